@@ -1,0 +1,66 @@
+"""Super Luigi: Luigi tasks with private paths, atomic outputs, lineage records and runs on demand."""
+
+from superluigi import parameters as _parameters
+from superluigi.errors import (
+    AccessDeniedError,
+    BucketNotFoundError,
+    ConfigError,
+    CredentialsError,
+    CycleError,
+    InvalidNameError,
+    MetadataError,
+    MissingExtraError,
+    MissingOutputError,
+    MissingParameterError,
+    RunSignatureError,
+    StorageError,
+    StoreUnavailableError,
+    SuperLuigiError,
+    TargetNotFoundError,
+    TargetShapeError,
+    TaskFailedError,
+    TaskFailure,
+    TaskTypeError,
+    UnknownTaskError,
+)
+from superluigi.parameters import *  # noqa: F403  (named one by one there)
+from superluigi.targets import LocalFileTarget, LocalFolderTarget, S3ObjectTarget, S3PrefixTarget, Target
+from superluigi.task_runner import run_task
+from superluigi.tasks import AtomicTaskWithMetadata, External, ExternalTask, Task, TaskWithMetadata
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AccessDeniedError",
+    "AtomicTaskWithMetadata",
+    "BucketNotFoundError",
+    "ConfigError",
+    "CredentialsError",
+    "CycleError",
+    "External",
+    "ExternalTask",
+    "InvalidNameError",
+    "LocalFileTarget",
+    "LocalFolderTarget",
+    "MetadataError",
+    "MissingExtraError",
+    "MissingOutputError",
+    "MissingParameterError",
+    "RunSignatureError",
+    "S3ObjectTarget",
+    "S3PrefixTarget",
+    "StorageError",
+    "StoreUnavailableError",
+    "SuperLuigiError",
+    "Target",
+    "TargetNotFoundError",
+    "TargetShapeError",
+    "Task",
+    "TaskFailedError",
+    "TaskFailure",
+    "TaskTypeError",
+    "TaskWithMetadata",
+    "UnknownTaskError",
+    "run_task",
+]
+__all__ += _parameters.__all__

@@ -1,0 +1,190 @@
+"""The settings of Super Luigi, and Luigi's configuration held for the time of one call.
+
+A setting is looked for in this order: the `config` or `config_file` of the call, the environment
+variable `SUPERLUIGI_<KEY>`, the section `[superluigi]` of Luigi's configuration, the default. Nothing is
+read at import, and this is the one place where the environment of Super Luigi is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import json
+import os
+from collections.abc import Iterator, Mapping
+from configparser import ConfigParser
+from contextvars import ContextVar
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import luigi.configuration
+
+from superluigi.errors import ConfigError
+
+SECTION = "superluigi"
+
+_of_this_call: ContextVar[Mapping[str, str] | None] = ContextVar("superluigi_config", default=None)
+
+_BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def _text(key: str, default: str) -> str:
+    explicit = (_of_this_call.get() or {}).get(key)
+    if explicit is not None:
+        return explicit
+    from_environment = os.environ.get(f"SUPERLUIGI_{key.upper()}")
+    if from_environment is not None:
+        return from_environment
+    return str(luigi.configuration.get_config().get(SECTION, key, default))
+
+
+def data_dir() -> Path:
+    """Where local copies, private inputs and locks are kept (`local_data_dir`, default `~/.superluigi/data`)."""
+    return Path(_text("local_data_dir", "") or "~/.superluigi/data").expanduser().absolute()
+
+
+def is_durable() -> bool:
+    """Whether files are flushed to the disk before they are published (`durable`, default false)."""
+    return _boolean("durable", default=False)
+
+
+def _boolean(key: str, *, default: bool) -> bool:
+    text = _text(key, str(default))
+    try:
+        return _BOOLEANS[text.strip().lower()]
+    except KeyError:
+        message = f"[{SECTION}] {key} is {text!r}, but takes true or false. Correct it in the configuration."
+        raise ConfigError(message) from None
+
+
+@contextlib.contextmanager
+def applied(config: Mapping[str, Mapping[str, Any]] | None, config_file: str | Path | None) -> Iterator[None]:
+    """Hold `config_file`, and `config` over it, in Luigi's configuration; on exit all is as before.
+
+    Luigi's configuration belongs to the process, so two calls in two threads see each other's values.
+
+    Raises:
+        ConfigError: the file is not there or cannot be read, or a section is not a mapping of simple values.
+    """
+    values = _from_file(Path(config_file)) if config_file is not None else {}
+    for section, options in _checked(config or {}).items():
+        values[section] = {**values.get(section, {}), **options}
+    parser = luigi.configuration.get_config()
+    outer = _of_this_call.get() or {}
+    token = _of_this_call.set({**outer, **values.get(SECTION, {})})
+    undo: list[tuple[str, str, Any]] = []
+    created: list[str] = []
+    try:
+        for section, options in values.items():
+            if not _has_section(parser, section):
+                created.append(section)
+            for option, value in options.items():
+                undo.append((section, option, _raw(parser, section, option)))
+                parser.set(section, option, value.replace("%", "%%") if isinstance(parser, ConfigParser) else value)
+        yield
+    finally:
+        for section, option, value in reversed(undo):
+            _restore(parser, section, option, value)
+        for section in created:
+            _remove_section(parser, section)
+        _of_this_call.reset(token)
+
+
+def _from_file(path: Path) -> dict[str, dict[str, str]]:
+    if not path.is_file():
+        message = f"The configuration file {str(path)!r} does not exist. Give the path of an .ini, .cfg or .toml file."
+        raise ConfigError(message)
+    try:
+        if path.suffix == ".toml":
+            return _checked(_toml(path.read_text(encoding="utf-8")))
+        reader = ConfigParser(interpolation=luigi.configuration.LuigiConfigParser._DEFAULT_INTERPOLATION)  # noqa: SLF001
+        reader.optionxform = str  # type: ignore[assignment,method-assign]
+        reader.read_string(path.read_text(encoding="utf-8"), source=str(path))
+        return _checked({section: dict(reader.items(section)) for section in reader.sections()})
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"The configuration file {str(path)!r} cannot be read: {error}. Correct the file.") from error
+
+
+def _toml(text: str) -> dict[str, Any]:
+    try:
+        import tomllib as toml
+    except ImportError:
+        import tomli as toml  # type: ignore[import-not-found,no-redef,unused-ignore]
+    return toml.loads(text)
+
+
+def _checked(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    if not isinstance(config, dict | Mapping):
+        message = f"config is {config!r}, but must map sections to options: {{'MyTask': {{'version': 4}}}}."
+        raise ConfigError(message)
+    checked: dict[str, dict[str, str]] = {}
+    for section, options in config.items():
+        if section == "DEFAULT":
+            message = "config['DEFAULT'] cannot be set for one call. Name the sections themselves."
+            raise ConfigError(message)
+        if not isinstance(options, Mapping):
+            message = (
+                f"config[{section!r}] is {options!r}, but must map options to values: {{{section!r}: {{'version': 4}}}}."
+            )
+            raise ConfigError(message)
+        checked[str(section)] = {
+            str(option).replace("-", "_"): _as_text(value, f"config[{section!r}][{option!r}]")
+            for option, value in options.items()
+        }
+    return checked
+
+
+def _as_text(value: Any, where: str) -> str:
+    """Write a value the way that Luigi's parameters parse it."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, enum.Enum):
+        return value.name
+    if isinstance(value, timedelta):
+        return str(value.total_seconds())
+    if isinstance(value, Mapping | list | tuple):
+        try:
+            return json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{where} is {value!r}, which cannot be written as JSON: {error}.") from error
+    if hasattr(value, "isoformat"):
+        return str(value.isoformat())
+    if isinstance(value, bool | int | float | Path):
+        return str(value)
+    message = f"{where} is {value!r}. Give a string, number, boolean, date, path, enum, list or dict."
+    raise ConfigError(message)
+
+
+def _has_section(parser: Any, section: str) -> bool:
+    return bool(parser.has_section(section)) if isinstance(parser, ConfigParser) else section in parser.data
+
+
+def _raw(parser: Any, section: str, option: str) -> Any:
+    """Give the value before interpolation, or None where there is none."""
+    if not isinstance(parser, ConfigParser) or hasattr(parser, "data"):
+        return parser.data.get(section, {}).get(option)
+    return ConfigParser.get(parser, section, option, raw=True, fallback=None)
+
+
+def _restore(parser: Any, section: str, option: str, value: Any) -> None:
+    if hasattr(parser, "data"):
+        if value is None:
+            parser.data[section].pop(option, None)
+        else:
+            parser.data[section][option] = value
+    elif value is None:
+        parser.remove_option(section, option)
+    else:
+        ConfigParser.set(parser, section, option, value)
+
+
+def _remove_section(parser: Any, section: str) -> None:
+    if hasattr(parser, "data"):
+        parser.data.pop(section, None)
+    else:
+        parser.remove_section(section)

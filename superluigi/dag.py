@@ -1,0 +1,138 @@
+"""Nested values, and the graph of tasks: walked without recursion, each task visited once.
+
+Nothing here knows what a task does. The invariant: every function takes time that grows with tasks plus edges,
+and none of them recurses along the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import luigi
+from luigi.task import flatten
+
+from superluigi.errors import CycleError, TaskTypeError
+
+Node = TypeVar("Node", bound=Hashable)
+
+Role = tuple[str | int | None, ...]
+
+
+def map_nested(function: Callable[[Any], Any], value: Any) -> Any:
+    """Apply a function to every leaf of nested dicts, lists and tuples; None stays None.
+
+    Dicts keep their keys and order, named tuples their type; any other iterable but text becomes a list.
+    """
+    if value is None:
+        return None
+    if isinstance(value, Mapping):
+        return {key: map_nested(function, item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        items = [map_nested(function, item) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    if _is_collection(value):
+        return [map_nested(function, item) for item in value]
+    return function(value)
+
+
+def leaves(value: Any) -> Iterator[tuple[Role, Any]]:
+    """Give every leaf of a nested value with its role: the dict keys and positions that lead to it.
+
+    A lone value has the role `()`. The members of a set have no position and share the role None.
+    """
+    pending: list[tuple[Role, Any]] = [((), value)]
+    while pending:
+        role, item = pending.pop()
+        if item is None:
+            continue
+        if isinstance(item, Mapping):
+            pending.extend(reversed([((*role, _key(key)), child) for key, child in item.items()]))
+        elif isinstance(item, set | frozenset):
+            pending.extend(((*role, None), child) for child in item)
+        elif _is_collection(item):
+            pending.extend(reversed([((*role, position), child) for position, child in enumerate(item)]))
+        else:
+            yield role, item
+
+
+def _is_collection(value: Any) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes | luigi.Task | luigi.Target)
+
+
+def _key(key: object) -> str | int:
+    return key if isinstance(key, str) or type(key) is int else f"{type(key).__name__}:{key}"
+
+
+def required(task: luigi.Task) -> list[tuple[Role, luigi.Task]]:
+    """Give the tasks that a task requires, with the role that each plays.
+
+    Calls `requires()` once; what `_requires()` or `deps()` add where a class overrides them comes last, without
+    a role.
+
+    Raises:
+        TaskTypeError: something that is required is no task.
+    """
+    found = list(leaves(task.requires()))
+    cls = type(task)
+    if cls.deps is not luigi.Task.deps or cls._requires is not luigi.Task._requires:  # noqa: SLF001
+        known = {id(upstream) for _, upstream in found}
+        found += [((None,), extra) for extra in flatten(task.deps()) if id(extra) not in known]
+    for _, upstream in found:
+        check_is_task(upstream)
+    return found
+
+
+def check_is_task(required: object) -> None:
+    """See that something which `requires()` gave is a task.
+
+    Raises:
+        TaskTypeError: it is not.
+    """
+    if isinstance(required, luigi.Target):
+        message = f"requires() gives the target {required!r}. Wrap it: External(path), or a task that makes it."
+        raise TaskTypeError(message)
+    if not isinstance(required, luigi.Task):
+        message = f"requires() gives {required!r}, a {type(required).__name__}. Give tasks, alone or nested."
+        raise TaskTypeError(message)
+
+
+def upstream_of(task: luigi.Task) -> list[luigi.Task]:
+    """Give the tasks that a task requires directly."""
+    return [upstream for _, upstream in required(task)]
+
+
+def walk(roots: Iterable[Node], edges: Callable[[Node], Iterable[Node]]) -> dict[Node, tuple[Node, ...]]:
+    """Give every node with what it leads to, in an order in which each comes after all that it leads to.
+
+    Calls `edges` once per node.
+
+    Raises:
+        CycleError: nodes lead to each other in a circle.
+    """
+    finished: dict[Node, tuple[Node, ...]] = {}
+    path: dict[Node, tuple[tuple[Node, ...], Iterator[Node]]] = {}
+    for root in roots:
+        if root in finished:
+            continue
+        _enter(root, path, edges)
+        while path:
+            node, (ahead, remaining) = next(reversed(path.items()))
+            for following in remaining:
+                if following in path:
+                    circle = list(path)
+                    raise CycleError([str(member) for member in circle[circle.index(following) :]])
+                if following not in finished:
+                    _enter(following, path, edges)
+                    break
+            else:
+                finished[node] = ahead
+                del path[node]
+    return finished
+
+
+def _enter(
+    node: Node, path: dict[Node, tuple[tuple[Node, ...], Iterator[Node]]], edges: Callable[[Node], Iterable[Node]]
+) -> None:
+    ahead = tuple(edges(node))
+    path[node] = (ahead, iter(ahead))

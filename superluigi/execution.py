@@ -1,0 +1,308 @@
+"""The one wrapper around `run()`, and the register that puts it there.
+
+The way of the data: Luigi calls `run()`; the wrapper opens private copies of the inputs and fresh paths for the
+outputs, calls the user's `run`, checks what was left, and publishes it with its record. The invariant: nothing
+is published unless all outputs of the task are there and right, and no state of a run is kept on a task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import datetime
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import luigi
+from luigi.task_register import Register
+
+from superluigi import dag, identity, provenance
+from superluigi.errors import MissingOutputError, RunSignatureError, TargetNotFoundError
+from superluigi.storage import files
+from superluigi.targets import LocalFileTarget, LocalFolderTarget, Target
+from superluigi.targets.base import Present, StagedOutput, facts_of
+from superluigi.targets.metadata import Metadata
+
+_running: contextvars.ContextVar[tuple[int, ...]] = contextvars.ContextVar("superluigi_running", default=())
+
+_LUIGI_INTERNALS = frozenset({"_unconsumed_params", "_namespace_at_class_time"})
+
+
+class TaskRegister(Register):
+    """Luigi's register of task classes, which also wraps `run` and lets a class that is defined again replace itself."""
+
+    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> None:
+        super().__init__(name, bases, namespace, **options)
+        registered = Register._reg  # noqa: SLF001  (Luigi has no public way to unregister a class)
+        registered[:] = [known for known in registered if known is cls or not _is_former(known, cls)]
+        _wrap_run(cls)
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "run":
+            _wrap_run(cls)
+        if name not in _LUIGI_INTERNALS:
+            identity.forget()
+
+
+def _is_former(known: type, cls: type) -> bool:
+    return known.__qualname__ == cls.__qualname__ and known.__module__ == cls.__module__
+
+
+def _wrap_run(cls: Any) -> None:
+    function = cls.run
+    if callable(function) and not hasattr(function, "__superluigi_wrapped__"):
+        type.__setattr__(cls, "run", _wrapped(function))
+
+
+def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a `run`: called without arguments it runs the task; from within the run (`super().run(...)`) it is `function`."""
+
+    @functools.wraps(function)
+    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if args or kwargs or id(self) in _running.get():
+            return function(self, *args, **kwargs)
+        execution = _Execution(self, function).steps()
+        try:
+            first = next(execution)
+        except StopIteration:
+            return None
+        return _resumed(execution, first)
+
+    run.__superluigi_wrapped__ = True  # type: ignore[attr-defined]
+    return run
+
+
+def _resumed(execution: Generator[Any, Any, None], first: Any) -> Generator[Any, Any, None]:
+    with contextlib.closing(execution):
+        answer = yield first
+        while True:
+            try:
+                following = execution.send(answer)
+            except StopIteration:
+                return
+            answer = yield following
+
+
+class _Execution:
+    """One run of one task, from its inputs to its published outputs."""
+
+    def __init__(self, task: Any, function: Callable[..., Any]) -> None:
+        self.task = task
+        self.function = function
+        self.declared = _declared(function, type(task))
+        self.has_record = "metadata" in task.offered_arguments
+        self.is_atomic = "output_path" in task.offered_arguments
+        self.metadata: Metadata = {}
+        self.dynamic_inputs: list[Any] = []
+        self.reads = 0
+
+    def steps(self) -> Generator[Any, Any, None]:
+        """Run the task; yields what the user's generator yields, and is sent the targets of those tasks."""
+        started = provenance.now()
+        with contextlib.ExitStack() as stack:
+            self.folder = stack.enter_context(files.private_folder()) if self.is_atomic else None
+            inputs, described = self._open_inputs()
+            nested = self._open_outputs(stack)
+            outputs = [output for _, output in dag.leaves(nested)]
+            arguments = {"input_path": inputs, "output_path": dag.map_nested(_handed_out, nested)}
+            arguments["metadata"] = self.metadata
+            with self._guarded(outputs):
+                call = functools.partial(self.function, self.task)
+                yield from self._called(call, {name: arguments[name] for name in self.declared})
+                self._publish(outputs, described, started)
+
+    def _called(self, call: Callable[..., Any], arguments: dict[str, Any]) -> Generator[Any, Any, None]:
+        result = self._inside(call, **arguments)
+        if inspect.iscoroutine(result):
+            self._inside(_awaited, result)
+        elif isinstance(result, Generator):
+            with contextlib.closing(result):
+                answer = None
+                while True:
+                    try:
+                        required = self._inside(result.send, answer)
+                    except StopIteration:
+                        return
+                    yielded = yield required
+                    answer = self._received(required, yielded)
+
+    def _inside(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        token = _running.set((*_running.get(), id(self.task)))
+        try:
+            return call(*args, **kwargs)
+        finally:
+            _running.reset(token)
+
+    # Inputs
+
+    def _open_inputs(self) -> tuple[Any, Any]:
+        """Give the private input paths and what the record says of them, both as nested as `requires()`."""
+        if not self.has_record:
+            return None, None
+        return self._read(self.task.requires(), with_copies="input_path" in self.declared)
+
+    def _received(self, required: Any, targets: Any) -> Any:
+        """Give what the user's generator is sent for the tasks that it yielded."""
+        if not self.is_atomic:
+            return targets
+        tasks = required.requirements if isinstance(required, luigi.DynamicRequirements) else required
+        paths, described = self._read(tasks, with_copies=True)
+        self.dynamic_inputs.append(described)
+        return paths
+
+    def _read(self, tasks: Any, *, with_copies: bool) -> tuple[Any, Any]:
+        inputs = dag.map_nested(
+            lambda task: dag.map_nested(lambda target: self._input(task, target, with_copies=with_copies), task.output()),
+            tasks,
+        )
+        return dag.map_nested(lambda given: given.handed_over, inputs), dag.map_nested(lambda given: given.described, inputs)
+
+    def _input(self, task: luigi.Task, target: Any, *, with_copies: bool) -> _Input:
+        own = _own(target)
+        if with_copies and self.folder is not None and (own is not None or _is_luigi_s3(target)):
+            folder = self.folder / str(self.reads)
+            self.reads += 1
+            folder.mkdir()
+            copied = own.read_into(folder) if own is not None else _fetched(target, folder)
+            return _Input(copied.path, provenance.describe_input(task, own or target, copied.fingerprint()))
+        fingerprint = None
+        with contextlib.suppress(TargetNotFoundError):  # a task may call itself complete without it
+            fingerprint = own.fingerprint() if own is not None else None
+        return _Input(target, provenance.describe_input(task, own or target, fingerprint))
+
+    # Outputs
+
+    def _open_outputs(self, stack: contextlib.ExitStack) -> Any:
+        """Give a staged output for each target that has a path, else the target, as nested as `output()`."""
+
+        def opened(target: Any) -> Any:
+            own = _own(target) if self.is_atomic else None
+            return target if own is None else StagedOutput(own, stack.enter_context(own.store.staging()))
+
+        return dag.map_nested(opened, self.task.output())
+
+    @contextlib.contextmanager
+    def _guarded(self, outputs: list[Any]) -> Iterator[None]:
+        """Keep the intent marker up while a run that is not atomic writes to its outputs.
+
+        A run that failed before it changed any of them leaves them as they were.
+        """
+        guard = None if self.is_atomic else self.task.guard_of(outputs)
+        if guard is None:
+            yield
+            return
+        before = [_state_of(target) for target in outputs]
+        guard.store.mark()
+        try:
+            yield
+        except BaseException:
+            if before == [_state_of(target) for target in outputs]:
+                guard.store.unmark()
+            raise
+        guard.store.unmark()
+
+    def _publish(self, outputs: list[Any], described: Any, started: datetime.datetime) -> None:
+        """Check all outputs, then publish each with its record."""
+        staged = [output for output in outputs if isinstance(output, StagedOutput)]
+        others = [output for output in outputs if not isinstance(output, StagedOutput)]
+        for output in staged:
+            output.check()
+        if not self.task.has_own_complete():
+            for target in others:
+                if not target.exists():
+                    message = f"{self.task} finished without leaving {target}. Let run() write it, or correct output()."
+                    raise MissingOutputError(message)
+        if not self.has_record:
+            return
+        record = provenance.build(
+            self.task, inputs=described, dynamic_inputs=self.dynamic_inputs, started=started, metadata=self.metadata
+        )
+        guard = self.task.guard_of([output.target for output in staged])
+        if guard is not None:
+            guard.store.mark()
+        for output in staged:
+            output.publish({**record, "output": output.facts()})
+        if guard is not None:
+            guard.store.unmark()
+        for target in others:
+            if isinstance(target, Target):
+                target.store.write_record({**record, "output": facts_of(target)})
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """One output of an upstream task: what `run` gets of it, and what the record says of it."""
+
+    handed_over: Any
+    described: Metadata
+
+
+def _handed_out(output: Any) -> Any:
+    return output.path if isinstance(output, StagedOutput) else output
+
+
+def _own(target: Any) -> Target | None:
+    """Give the target of ours that stands for a target; None if there is none."""
+    if isinstance(target, Target):
+        return target
+    if isinstance(target, luigi.LocalTarget):
+        return (LocalFolderTarget if os.path.isdir(target.path) else LocalFileTarget)(target.path)
+    return None
+
+
+def _is_luigi_s3(target: Any) -> bool:
+    module = sys.modules.get("luigi.contrib.s3")  # who has such a target has imported it, and boto3 with it
+    return module is not None and isinstance(target, module.S3Target)
+
+
+def _fetched(target: Any, folder: Path) -> Present:
+    """Download an object by way of Luigi's own client, which knows the credentials that the user gave to it."""
+    copy = folder / target.path.rpartition("/")[2]
+    target.fs.get(target.path, str(copy))
+    return Present(copy, lambda: files.digest(copy))
+
+
+def _state_of(target: Any) -> str | None:
+    """Give what changes when a target changes; None if it is not there, or cannot tell."""
+    try:
+        return target.fingerprint() if isinstance(target, Target) else None
+    except TargetNotFoundError:
+        return None
+
+
+@functools.lru_cache(maxsize=4096)
+def _declared(function: Callable[..., Any], task_cls: Any) -> tuple[str, ...]:
+    """Give which of the offered arguments a `run` declares.
+
+    Raises:
+        RunSignatureError: it needs one that is not offered.
+    """
+    offered: tuple[str, ...] = task_cls.offered_arguments
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return offered
+    named = [parameter for parameter in parameters if parameter.kind is not parameter.VAR_POSITIONAL]
+    unknown = [item.name for item in named if item.name not in offered and item.default is item.empty]
+    if unknown:
+        raise RunSignatureError(task_cls.__name__, unknown, offered)
+    return tuple(item.name for item in named if item.name in offered)
+
+
+def _awaited(coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Run a coroutine to its end, also where an event loop is running already (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(coroutine)
+        return
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        beside.submit(contextvars.copy_context().run, asyncio.run, coroutine).result()

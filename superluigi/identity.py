@@ -1,0 +1,128 @@
+"""Which task a task is: one id over the task and everything that it requires, and a fingerprint of its code.
+
+The id is the same in every process, on every machine and Python. The invariant: it is computed without
+recursion and remembered only until a task class is defined or changed, so that a class that is defined anew in a
+notebook changes the ids of all that is downstream, although Luigi keeps the instances.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import json
+import textwrap
+from typing import Any
+
+import luigi
+from luigi.task_register import Register
+
+from superluigi import dag
+
+_LENGTH = 32
+
+_generation = object()
+
+
+def forget() -> None:
+    """Let all ids be computed anew: a class was defined or changed, or a run begins."""
+    global _generation  # noqa: PLW0603  (one counter for the process is the point)
+    _generation = object()
+
+
+def task_id(task: luigi.Task) -> str:
+    """Give 32 hex characters over family, significant public parameters, `__version__`, and the ids upstream.
+
+    A plain Luigi task upstream counts with Luigi's own id. Calls `requires()` once per task upstream, and not
+    again until `forget` is called or a task class is defined.
+
+    Raises:
+        CycleError: tasks require each other in a circle.
+    """
+    known = _remembered(task)
+    if known is not None:
+        return known
+    roles: dict[_Node, list[tuple[dag.Role, luigi.Task]]] = {}
+
+    def edges(node: _Node) -> list[_Node]:
+        if not _is_ours(node.task) or _remembered(node.task) is not None:
+            return []
+        roles[node] = dag.required(node.task)
+        return [_Node(upstream) for _, upstream in roles[node]]
+
+    ids: dict[_Node, str] = {}
+    for node in dag.walk([_Node(task)], edges):
+        if node in roles:
+            ids[node] = _compute(node.task, [(role, ids[_Node(required)]) for role, required in roles[node]])
+            remember(node.task, ids[node])
+        else:
+            ids[node] = _remembered(node.task) or str(node.task.task_id)
+    return ids[_Node(task)]
+
+
+def remember(task: luigi.Task, value: str) -> None:
+    """Take this as the task's id until the next `forget`."""
+    task.__dict__["_remembered_id"] = (_now(), value)
+
+
+def _remembered(task: luigi.Task) -> str | None:
+    when, value = task.__dict__.get("_remembered_id", (None, None))
+    return value if when == _now() else None
+
+
+def _now() -> tuple[object, int, object]:
+    """Give what changes with `forget`, and with every definition of a task class, ours or Luigi's."""
+    registered = Register._reg  # noqa: SLF001  (Luigi tells no other way that a class was defined)
+    return _generation, len(registered), registered[-1]
+
+
+def _is_ours(task: luigi.Task) -> bool:
+    return hasattr(task, "luigi_task_id")
+
+
+def _compute(task: luigi.Task, upstream: list[tuple[dag.Role, str]]) -> str:
+    facts: dict[str, Any] = {
+        "family": task.get_task_family(),
+        "params": task.to_str_params(only_significant=True, only_public=True),
+        "requires": sorted(upstream, key=json.dumps),
+    }
+    if version_of(type(task)) is not None:
+        facts["version"] = version_of(type(task))
+    canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:_LENGTH]
+
+
+class _Node:
+    """A task as a node of the walk: the instance itself, as two classes of one name may be equal to Luigi."""
+
+    __slots__ = ("task",)
+
+    def __init__(self, task: luigi.Task) -> None:
+        self.task = task
+
+    def __hash__(self) -> int:
+        return hash(self.task)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Node) and self.task == other.task
+
+    def __str__(self) -> str:
+        return str(self.task)
+
+
+def version_of(task_cls: type[luigi.Task]) -> str | None:
+    """Give the class's `__version__` as text, None if it has none."""
+    version = getattr(task_cls, "__version__", None)
+    return None if version is None else str(version)
+
+
+def code_fingerprint(task_cls: type[luigi.Task]) -> str | None:
+    """Give a digest of the class's source, blind to comments, docstrings and layout; None if the source is gone."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(task_cls)))
+    except (OSError, TypeError, SyntaxError):
+        return None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return f"sha256:{hashlib.sha256(ast.dump(tree).encode()).hexdigest()}"

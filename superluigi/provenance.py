@@ -1,0 +1,163 @@
+"""The lineage record: what is written beside every output about where it came from.
+
+One level deep: a record names its direct inputs, and each of them has a record of its own. The invariant:
+nothing private reaches a record, and whatever is in it is plain JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import getpass
+import os
+import platform
+import socket
+import subprocess
+import sys
+import uuid
+from contextvars import ContextVar
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import luigi
+from luigi.parameter import ParameterVisibility
+
+from superluigi import dag, identity
+from superluigi.errors import MetadataError
+from superluigi.targets.base import Target
+from superluigi.targets.metadata import Metadata, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+SCHEMA = "superluigi/1"
+
+_OUTSIDE_A_RUN = uuid.uuid4().hex
+_run_id: ContextVar[str | None] = ContextVar("superluigi_run_id", default=None)
+
+
+@contextlib.contextmanager
+def run(run_id: str) -> Iterator[None]:
+    """Let all records that are written meanwhile bear this id."""
+    token = _run_id.set(run_id)
+    try:
+        yield
+    finally:
+        _run_id.reset(token)
+
+
+def now() -> datetime:
+    """Give the time, in UTC."""
+    return datetime.now(timezone.utc)
+
+
+def build(
+    task: luigi.Task,
+    *,
+    inputs: Any,
+    dynamic_inputs: list[Any],
+    started: datetime,
+    metadata: Mapping[str, Any],
+) -> Metadata:
+    """Give all of the record but its `output`; `inputs` are as `describe_input` gives them, nested as required.
+
+    Raises:
+        MetadataError: the user's metadata hold a value that JSON cannot, or a key that belongs to the record.
+    """
+    ended = now()
+    task_cls = type(task)
+    record: Metadata = {
+        "schema": SCHEMA,
+        "task_family": task.get_task_family(),
+        "task_module": task.task_module,
+        "task_id": task.task_id,
+        "task_hash": task.task_id,
+        "version": identity.version_of(task_cls),
+        "code": _code_fingerprint(task_cls),
+        "params": public_params(task),
+        "input": inputs,
+        "output": None,
+        "start_time": started.isoformat(),
+        "end_time": ended.isoformat(),
+        "duration": (ended - started).total_seconds(),
+        "run_id": _run_id.get() or _OUTSIDE_A_RUN,
+        "host": socket.gethostname(),
+        "user": _user(),
+        "python": platform.python_version(),
+        "packages": _packages(len(sys.modules)),
+        **_git(_folder_of(task_cls)),
+    }
+    if dynamic_inputs:
+        record["dynamic_input"] = dynamic_inputs
+    values = plain(metadata)
+    for key in values:
+        if key in record or key in ("dynamic_input", "superseded"):
+            raise MetadataError(key, "stands for a field of the lineage record itself", "Choose another key.")
+    return {**plain(record), **values}
+
+
+def public_params(task: luigi.Task) -> dict[str, str]:
+    """Give the parameters that everybody may see, as Luigi writes them; private and hidden ones are left out."""
+    return {
+        name: param.serialize(task.param_kwargs[name])
+        for name, param in type(task).get_params()
+        if param.visibility == ParameterVisibility.PUBLIC
+    }
+
+
+def describe_input(task: luigi.Task, target: Any, fingerprint: str | None) -> Metadata:
+    """Give what a record says of one output of an upstream task; what cannot be known is None."""
+    return {
+        "path": str(getattr(target, "path", target)),
+        "fingerprint": fingerprint,
+        "task_family": task.get_task_family(),
+        "task_id": task.task_id,
+        "metadata_path": str(target.metadata_path) if isinstance(target, Target) else None,
+    }
+
+
+@functools.lru_cache(maxsize=1024)
+def _code_fingerprint(task_cls: type[luigi.Task]) -> str | None:
+    return identity.code_fingerprint(task_cls)
+
+
+def _user() -> str | None:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return None
+
+
+@functools.lru_cache(maxsize=4)
+def _packages(_loaded_modules: int) -> dict[str, str]:
+    """Give the versions of the packages that are loaded, as far as they tell their own."""
+    versions = {}
+    for name, module in sorted(sys.modules.items()):
+        version = getattr(module, "__version__", None)
+        if "." not in name and isinstance(version, str) and name not in sys.stdlib_module_names and name[0] != "_":
+            versions[name] = version
+    return versions
+
+
+def _folder_of(task_cls: type[luigi.Task]) -> str:
+    file = getattr(sys.modules.get(task_cls.__module__), "__file__", None)
+    return os.path.dirname(os.path.abspath(file)) if file else str(Path.cwd())
+
+
+@functools.lru_cache(maxsize=64)
+def _git(folder: str) -> dict[str, Any]:
+    """Give the commit that the code is at and whether files differ from it; asked once per folder and process."""
+    commit = _ask_git(folder, "rev-parse", "HEAD")
+    status = _ask_git(folder, "status", "--porcelain", "--untracked-files=no") if commit else None
+    return {"git_commit": commit or None, "git_dirty": None if status is None else bool(status)}
+
+
+def _ask_git(folder: str, *words: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", folder, *words], capture_output=True, text=True, timeout=10, check=False, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,1 @@
+"""Running: Luigi's worker with the state of one run beside it. No task and no target knows of it."""

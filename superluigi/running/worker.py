@@ -1,0 +1,290 @@
+"""Luigi's worker, plus the state of one run: what is forced, what was done, what failed and with which exception.
+
+The state lives here and nowhere else. The invariant: Luigi's scheduling, retries, resources, priorities, events
+and dynamic dependencies are its own; this module only answers whether a task is complete, and keeps exceptions.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import queue
+import sys
+import threading
+import time
+import traceback
+import uuid
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import luigi
+import luigi.worker
+from luigi import scheduler
+from luigi.event import Event
+from luigi.task_status import DONE, FAILED
+from luigi.worker import ContextManagedTaskProcess, TaskStatusReporter, TracebackWrapper
+
+from superluigi import dag, identity
+from superluigi.errors import CycleError, TaskFailure
+
+if TYPE_CHECKING:
+    from superluigi.planning import Forcing
+
+
+class Run:
+    """What is true of one run and of nothing else."""
+
+    def __init__(self, forcing: Forcing, *, raise_exception: bool = False) -> None:
+        self.run_id = uuid.uuid4().hex
+        self.forcing = forcing
+        self.raise_exception = raise_exception
+        self.done: set[luigi.Task] = set()
+        self.failures: dict[luigi.Task, TaskFailure] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the failures behind: exceptions of users need not pickle, and a task process does not look at them."""
+        return {**self.__dict__, "failures": {}}
+
+    def is_complete(self, task: luigi.Task) -> bool:
+        """Say whether a task need not run: its own `complete()`, unless it is forced and was not run yet."""
+        if self.forcing.includes(task) and task not in self.done:
+            return False
+        return task.complete()
+
+    def record_failure(self, task: luigi.Task, error: BaseException | None, text: str) -> None:
+        """Keep why a task failed, until it succeeds."""
+        reason = text.strip().rpartition("\n")[2]
+        if error is not None:
+            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        self.failures[task] = TaskFailure(task=str(task), reason=reason, exception=error, traceback=text)
+
+    def record_success(self, task: luigi.Task) -> None:
+        """Keep that a task ran; a failure before it was retried no longer counts."""
+        self.done.add(task)
+        self.failures.pop(task, None)
+
+
+class _Results:
+    """The queue from task processes to the worker, with Luigi's own interface, that takes exceptions along.
+
+    What this process puts is not pickled, so that an exception keeps its traceback.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._owner_pid = os.getpid()
+        self._local: deque[tuple[Any, ...]] = deque()
+        self._remote: Any = multiprocessing.Queue() if worker.uses_processes else None
+
+    def put(self, result: tuple[Any, ...], error: BaseException | None = None, text: str = "") -> None:
+        if os.getpid() == self._owner_pid:
+            self._local.append((result, error, text))
+        else:
+            self._remote.put((result, _picklable(error), text))
+
+    def get(self, timeout: float) -> tuple[Any, ...]:
+        if not self._local and self._remote is None:
+            time.sleep(timeout)  # only a task that Luigi believes to be running elsewhere leads here
+            raise queue.Empty
+        result, error, text = self._local.popleft() if self._local else self._remote.get(timeout=timeout)
+        task_id, status, expl, _, new_deps = result
+        self._worker.record(task_id, status, new_deps, error, text or str(expl))
+        return tuple(result)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the worker behind: a process that is not forked only puts."""
+        return {"_owner_pid": self._owner_pid, "_remote": self._remote}
+
+    def close(self) -> None:
+        """Release the pipe."""
+        if self._remote is not None:
+            self._remote.close()
+
+
+def _picklable(error: BaseException | None) -> BaseException | None:
+    """Give the exception if it arrives whole in another process, else None."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001  (a user's exception may fail in whatever way)
+        return None
+    return error
+
+
+class TaskProcess(ContextManagedTaskProcess):
+    """Luigi's task process, which asks the run whether dependencies are complete, and hands on exceptions."""
+
+    def __init__(self, run: Run, obstacle: Exception | None, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._results = self.result_queue
+        self.result_queue = self
+        self._run = run
+        self._obstacle = obstacle
+        self._failure: tuple[BaseException, str] | tuple[()] = ()
+        self.check_complete = self._is_complete
+
+    def _is_complete(self, task: luigi.Task) -> bool:
+        return task.complete() if task == self.task else self._run.is_complete(task)
+
+    def put(self, result: tuple[Any, ...]) -> None:
+        """Take the result from Luigi's `run`, and pass it on with the exception that belongs to it."""
+        self._results.put(result, *self._failure)
+
+    def _run_get_new_deps(self) -> Any:
+        if self._obstacle is not None:
+            raise self._obstacle
+        return super()._run_get_new_deps()
+
+    def _handle_run_exception(self, error: BaseException) -> Any:
+        if self._run.raise_exception:  # it will be seen where it arrives, so it is not logged here
+            self.task.trigger_event(Event.FAILURE, self.task, error)
+            self.task.on_failure(error)
+            raise error
+        self._failure = (error, traceback.format_exc())
+        return super()._handle_run_exception(error)
+
+
+class Worker(luigi.worker.Worker):
+    """Luigi's worker for one run."""
+
+    def __init__(self, run: Run, *args: Any, **kwargs: Any) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            kwargs["no_install_shutdown_handler"] = True  # Python allows signal handlers in the main thread alone
+        super().__init__(*args, **kwargs)
+        self._run = run
+        self._task_result_queue.close()
+        self._task_result_queue = _Results(self)
+        self._without_id: dict[luigi.Task, Exception] = {}
+        self.requirements: dict[luigi.Task, tuple[luigi.Task, ...]] = {}
+
+    @property
+    def uses_processes(self) -> bool:
+        """Whether a task may run in another process: with several workers, or where a timeout has to end it."""
+        return not self._run.raise_exception
+
+    # Scheduling
+
+    def add(self, task: luigi.Task, multiprocess: bool = False, processes: int = 0) -> bool:  # noqa: ARG002, FBT001, FBT002
+        """Tell the scheduler of a task and of all that it needs; of complete tasks nothing upstream is looked at.
+
+        Raises:
+            CycleError: tasks require each other in a circle.
+        """
+        self._validate_task(task)
+        self.add_succeeded = True
+        seen = {task}
+        pending = [task]
+        while pending:
+            current = pending.pop()
+            is_complete = self._check(current)
+            upstream = []
+            for required in self._add(current, is_complete):
+                upstream.append(required)
+                if required not in seen:
+                    self._validate_task(required)
+                    seen.add(required)
+                    pending.append(required)
+            self.requirements[current] = tuple(upstream)
+        dag.walk([task], lambda member: self.requirements.get(member, ()))
+        if self._first_task is None:
+            self._first_task = task.task_id
+        return bool(self.add_succeeded)
+
+    def _check(self, task: luigi.Task) -> bool | TracebackWrapper:
+        """Say whether a task is complete, or why that cannot be told."""
+        try:
+            is_complete = self._run.is_complete(task)
+        except CycleError:
+            raise
+        except Exception as error:
+            if self._run.raise_exception:
+                raise
+            if not self._has_id(task):
+                return False
+            text = traceback.format_exc()
+            self._run.record_failure(task, error, text)
+            return TracebackWrapper(text)
+        self._has_id(task)
+        return is_complete
+
+    def _has_id(self, task: luigi.Task) -> bool:
+        """Say whether a task's id can be told; if not, let Luigi's own id stand for it, so that Luigi can report on it.
+
+        The id cannot be told if `requires()` fails, of the task itself or of one upstream. Such a task must not run.
+        """
+        try:
+            _ = task.task_id
+        except CycleError:
+            raise
+        except Exception as error:  # noqa: BLE001  (the user's requires() may fail in whatever way)
+            identity.remember(task, task.luigi_task_id)
+            self._without_id[task] = error
+        return task not in self._without_id
+
+    def _validate_dependency(self, dependency: Any) -> None:
+        dag.check_is_task(dependency)
+
+    def _log_complete_error(self, task: luigi.Task, tb: str) -> None:
+        super()._log_complete_error(task, tb)
+        if task not in self._run.failures:
+            self._run.record_failure(task, sys.exc_info()[1], tb)
+
+    def _log_dependency_error(self, task: luigi.Task, tb: str) -> None:
+        super()._log_dependency_error(task, tb)
+        error = sys.exc_info()[1]
+        if self._run.raise_exception and error is not None:
+            raise error
+        self._run.record_failure(task, error, tb)
+
+    # Running
+
+    def _create_task_process(self, task: luigi.Task) -> TaskProcess:
+        process = TaskProcess(
+            self._run,
+            self._without_id.get(task),
+            self._config.task_process_context,
+            task,
+            self._id,
+            self._task_result_queue,
+            TaskStatusReporter(
+                self._scheduler, task.task_id, self._id, multiprocessing.Queue() if task.accepts_messages else None
+            ),
+            use_multiprocessing=self._config.force_multiprocessing or self.worker_processes > 1,
+            worker_timeout=self._config.timeout,
+            check_unfulfilled_deps=self._config.check_unfulfilled_deps,
+            check_complete_on_run=self._config.check_complete_on_run,
+            task_completion_cache=self._task_completion_cache,
+        )
+        if self._run.raise_exception:
+            process.use_multiprocessing = False
+        return process
+
+    def record(self, task_id: str, status: str, new_deps: Any, error: BaseException | None, text: str) -> None:
+        """Take what a task process reports."""
+        task = self._scheduled_tasks[task_id]
+        if status == DONE:
+            self._run.record_success(task)
+        elif status == FAILED and not new_deps:
+            self._run.record_failure(task, error, text)
+
+
+class Factory:
+    """Luigi's worker-scheduler factory for one run, for `luigi.build(..., worker_scheduler_factory=...)`."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.worker: Worker | None = None
+
+    def create_local_scheduler(self) -> scheduler.Scheduler:
+        """Give the scheduler of a run without a central one."""
+        return scheduler.Scheduler(prune_on_get_work=True, record_task_history=False)
+
+    def create_remote_scheduler(self, url: str) -> Any:
+        """Give the connection to a central scheduler."""
+        from luigi.rpc import RemoteScheduler
+
+        return RemoteScheduler(url)
+
+    def create_worker(self, scheduler: Any, worker_processes: int, assistant: bool = False) -> Worker:  # noqa: FBT001, FBT002
+        """Give the worker of this run."""
+        return Worker(self._run, scheduler=scheduler, worker_processes=worker_processes, assistant=assistant)

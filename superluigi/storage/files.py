@@ -1,0 +1,383 @@
+"""Local files: private copies, digests, atomic replacement, and folders that tell whether their owner lives.
+
+Nothing here knows of targets or records. The invariant: a final path changes by one rename, and what is
+written before that lies in a staging folder beside it, whose name tells the process that owns it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import socket
+import stat
+import sys
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from superluigi import config
+from superluigi.errors import InvalidNameError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_BLOCK_BYTES = 1 << 20
+_MAX_NAME_BYTES = 255
+_NOT_ON_WINDOWS = re.compile(r'[\x00-\x1f<>:"\\|?*]|[. ]$|(?i:^(con|prn|aux|nul|com\d|lpt\d)(\.|$))')
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of a folder: its name relative to the folder, with `/`, its size and its digest."""
+
+    name: str
+    size_bytes: int
+    digest: str
+
+
+# Who owns a folder
+
+
+def owner_token() -> str:
+    """Give a fresh folder name that tells which process owns the folder."""
+    pid = os.getpid()
+    return f"{pid}-{_start_time(pid)}-{secrets.token_hex(4)}@{socket.gethostname()}"
+
+
+def is_abandoned(token: str) -> bool:
+    """Say whether the process that made this name is gone for certain.
+
+    A name from another host, or one that is no token at all, is never abandoned. A process id that was given
+    to a newer process is recognised by its start time where the system tells it (Linux).
+    """
+    owner, at, host = token.partition("@")
+    parts = owner.split("-")
+    if not at or host != socket.gethostname() or len(parts) != 3 or not parts[0].isdigit():
+        return False
+    pid = int(parts[0])
+    if pid == os.getpid() and parts[1] == _start_time(pid):
+        return False
+    return not _is_running(pid) or parts[1] != _start_time(pid)
+
+
+def _is_running(pid: int) -> bool:
+    if sys.platform == "win32":  # signal 0 would end the process there
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _start_time(pid: int) -> str:
+    """Give when the process was started, in the system's own ticks, or `0` where the system does not tell."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as status:
+            return status.read().rpartition(b")")[2].split()[19].decode()
+    except (OSError, IndexError):
+        return "0"
+
+
+# Folders that come and go
+
+
+@contextlib.contextmanager
+def private_folder() -> Iterator[Path]:
+    """Yield an empty folder of this process under the data directory, and remove it afterwards."""
+    folder = config.data_dir() / "tmp" / owner_token()
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        discard(folder)
+
+
+def sweep_private_folders() -> None:
+    """Remove what killed processes left in the data directory. Costs one listing."""
+    root = config.data_dir() / "tmp"
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(root):
+            if is_abandoned(name):
+                discard(root / name)
+
+
+def discard(path: Path) -> None:
+    """Remove a file or a folder, whatever its permissions; what is not there is no error."""
+    try:
+        is_folder = stat.S_ISDIR(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return
+    if not is_folder:
+        path.unlink(missing_ok=True)
+        return
+
+    def grant_and_retry(function: object, name: str, _error: object) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.chmod(os.path.dirname(name), 0o700)
+            os.chmod(name, 0o700, follow_symlinks=False) if os.chmod in os.supports_follow_symlinks else None
+            function(name)  # type: ignore[operator]
+
+    if sys.version_info >= (3, 12):
+        shutil.rmtree(path, onexc=grant_and_retry)
+    else:
+        shutil.rmtree(path, onerror=grant_and_retry)
+
+
+# One at a time
+
+
+@contextlib.contextmanager
+def lock(address: str) -> Iterator[None]:
+    """Hold the lock of one address, between threads and between processes on this machine.
+
+    The operating system frees the lock of a process that is killed. Addresses share 1,024 lock files, so that
+    their number stays bounded; nothing waits for another lock while it holds one.
+    """
+    stripe = int(hashlib.sha256(address.encode()).hexdigest()[:8], 16) % 1024
+    folder = config.data_dir() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{stripe:04}.lock"):
+        yield
+
+
+# Writing
+
+
+def replace(staged: Path, destination: Path) -> None:
+    """Put a staged file at its destination in one step; a reader sees the old bytes or the new ones."""
+    if config.is_durable():
+        _flush(staged)
+    os.replace(staged, destination)
+    if config.is_durable():
+        _flush(destination.parent)
+
+
+def write_atomically(destination: Path, data: bytes, staging: Path) -> None:
+    """Write `data` to `destination` in one step by way of the folder `staging` on the same file system."""
+    staged = staging / f"{secrets.token_hex(4)}.partial"
+    staged.write_bytes(data)
+    replace(staged, destination)
+
+
+def swap_folder(staged: Path, destination: Path) -> None:
+    """Put a staged folder where a folder may stand; the old one is in place of `staged` afterwards.
+
+    One step where the system can exchange two names (Linux, renameat2); elsewhere two renames, and a crash
+    between them leaves the old folder at `staged` with the suffix `.replaced`.
+    """
+    if config.is_durable():
+        for folder, _, names in os.walk(staged):
+            for name in names:
+                _flush(Path(folder, name))
+            _flush(Path(folder))
+    if not destination.is_dir():
+        os.rename(staged, destination)
+    elif not _exchange(staged, destination):
+        replaced = replaced_name(staged)
+        os.rename(destination, replaced)
+        os.rename(staged, destination)
+        os.rename(replaced, staged)
+    if config.is_durable():
+        _flush(destination.parent)
+
+
+def replaced_name(staged: Path) -> Path:
+    """Give where `swap_folder` keeps the old folder between its two renames."""
+    return staged.with_name(f"{staged.name}.replaced")
+
+
+def move(staged: Path, destination: Path) -> None:
+    """Move a file or folder to a free place; a rename on one file system, else a copy that is removed on failure."""
+    try:
+        os.rename(staged, destination)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        try:
+            copy(staged, destination)
+        except BaseException:
+            discard(destination)
+            raise
+        discard(staged)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    if sys.platform != "linux":
+        return False
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    sys.audit("os.rename", os.fspath(first), os.fspath(second), -1, -1)
+    code = renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE)
+    if code == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM):
+        return False
+    raise OSError(number, os.strerror(number), os.fspath(second))
+
+
+def _flush(path: Path) -> None:
+    if sys.platform == "win32" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# Reading
+
+
+def copy(source: Path, destination: Path) -> None:
+    """Copy a file or a folder so that a change of the copy does not reach the source.
+
+    Shares the blocks where the file system can (copy_file_range on Btrfs and XFS), else copies in the
+    kernel. Links inside a folder are followed. The copy is writable by its owner.
+    """
+    if source.is_dir():
+        destination.mkdir()
+        for child in source.iterdir():
+            copy(child, destination / child.name)
+    else:
+        _copy_file(source, destination)
+
+
+def _copy_file(source: Path, destination: Path) -> None:
+    if not hasattr(os, "copy_file_range"):
+        shutil.copyfile(source, destination)
+        return
+    with open(source, "rb") as reader, open(destination, "wb") as writer:
+        remaining = os.fstat(reader.fileno()).st_size
+        while remaining:
+            try:
+                copied = os.copy_file_range(reader.fileno(), writer.fileno(), remaining)
+            except OSError as error:
+                if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM):
+                    raise
+                break
+            if not copied:
+                break
+            remaining -= copied
+        shutil.copyfileobj(reader, writer, _BLOCK_BYTES)
+
+
+def digest(path: Path) -> str:
+    """Give `sha256:<hex>` over the bytes of a file, read in blocks."""
+    sha256 = hashlib.sha256()
+    with open(path, "rb", buffering=0) as reader:
+        while block := reader.read(_BLOCK_BYTES):
+            sha256.update(block)
+    return f"sha256:{sha256.hexdigest()}"
+
+
+def files_in(folder: Path) -> list[tuple[str, Path]]:
+    """Give name and path of every file below a folder, sorted by name; names are relative, with `/`.
+
+    Raises:
+        InvalidNameError: a link points outside the folder, or nowhere, or round in a circle.
+    """
+    root = folder.resolve()
+    found: list[tuple[str, Path]] = []
+    pending: list[tuple[str, Path]] = [("", folder)]
+    while pending:
+        prefix, current = pending.pop()
+        for child in os.scandir(current):
+            name = f"{prefix}{child.name}"
+            if child.is_symlink():
+                _check_link(Path(child.path), root, name)
+            if child.is_dir():
+                pending.append((f"{name}/", Path(child.path)))
+            else:
+                found.append((name, Path(child.path)))
+    return sorted(found)
+
+
+def _check_link(link: Path, root: Path, name: str) -> None:
+    way_out = "Replace the link by the file itself, or let it point to a file inside the folder."
+    try:
+        aim = link.resolve(strict=True)
+    except (OSError, RuntimeError):
+        raise InvalidNameError(name, f"is a link to {os.readlink(link)!r}, which is not there", way_out) from None
+    if not aim.is_relative_to(root):
+        raise InvalidNameError(name, f"is a link to {str(aim)!r}, outside the folder", way_out)
+    if link.parent.resolve().is_relative_to(aim):
+        raise InvalidNameError(name, "is a link to a folder that holds the link", way_out)
+
+
+def check_names(names: Iterable[str], address: str) -> None:
+    """See that remote names can stand as files below one folder, each as itself.
+
+    Raises:
+        InvalidNameError: a name would leave the folder, cannot be a file here, or meets another name.
+    """
+    way_out = "Rename the object, or read it alone with S3ObjectTarget."
+    known: dict[str, str] = {}
+    folders: set[str] = set()
+    for name in names:
+        shown = f"{address}{name}"
+        parts = name.split("/")
+        if any(part in ("", ".", "..") for part in parts):
+            raise InvalidNameError(shown, "holds an empty part, '.' or '..', and cannot be a file in a folder", way_out)
+        if "\0" in name or any(len(os.fsencode(part)) > _MAX_NAME_BYTES for part in parts):
+            raise InvalidNameError(shown, "holds a NUL, or a part of more than 255 bytes", way_out)
+        if sys.platform == "win32" and any(_NOT_ON_WINDOWS.search(part) for part in parts):
+            raise InvalidNameError(shown, "holds a part that Windows does not allow", way_out)
+        folded = _folded(name)
+        if folded in known:
+            raise InvalidNameError(shown, f"and {known[folded]!r} are the same file on this system", way_out)
+        known[folded] = name
+        while "/" in folded:
+            folded = folded.rpartition("/")[0]
+            folders.add(folded)
+    for folded in folders & known.keys():
+        raise InvalidNameError(f"{address}{known[folded]}", "is an object and the folder of others, too", way_out)
+
+
+def _folded(name: str) -> str:
+    """Give the name as the usual file system of this platform tells names apart."""
+    return unicodedata.normalize("NFC", name).casefold() if sys.platform in ("darwin", "win32") else name
+
+
+def listing(folder: Path) -> list[Entry]:
+    """Give every file below a folder with its digest, sorted by name. Reads all bytes."""
+    return [Entry(name, path.stat().st_size, digest(path)) for name, path in files_in(folder)]
+
+
+def digest_of_entries(entries: list[Entry]) -> str:
+    """Give one digest over names, sizes and digests of a folder's files; empty folders do not count."""
+    sha256 = hashlib.sha256()
+    for entry in sorted(entries, key=lambda entry: entry.name):
+        sha256.update(f"{len(entry.name)}:{entry.name}:{entry.size_bytes}:{entry.digest}\n".encode())
+    return f"sha256-tree:{sha256.hexdigest()}"
+
+
+def changed_stamp(path: Path, *, leave_out: str | None = None) -> str:
+    """Give what changes when a file, or any file of a folder, is written again: sizes and modification times.
+
+    A cheap sign that the bytes are untouched since a digest was recorded; nothing is read.
+    """
+    if not path.is_dir():
+        facts = path.stat()
+        return f"{facts.st_size}-{facts.st_mtime_ns}"
+    sha256 = hashlib.sha256()
+    for name, child in files_in(path):
+        if name != leave_out:
+            facts = child.stat()
+            sha256.update(f"{len(name)}:{name}:{facts.st_size}:{facts.st_mtime_ns}\n".encode())
+    return sha256.hexdigest()

@@ -1,0 +1,334 @@
+"""What all targets have in common: private paths to read, fresh paths to write, and the record beside the data.
+
+A target is a place (a `Store`) times a shape (one file, or a folder of files). The invariant: bytes leave or
+reach a target only through the two context managers here, so a reader never holds the target's own bytes, and a
+writer never writes on them.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import enum
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+import luigi
+
+from superluigi.errors import ConfigError, MissingOutputError, TargetNotFoundError, TargetShapeError
+from superluigi.storage import files
+from superluigi.targets.metadata import Metadata, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+
+
+class Shape(enum.Enum):
+    """What stands at the target's path."""
+
+    FILE = "one file"
+    FOLDER = "a folder of files"
+
+
+class FreshFolder(type(Path())):  # type: ignore[misc]
+    """The path of an empty folder that is to be filled.
+
+    The folder is there, and `mkdir()` on it is allowed all the same while it is empty, so that code written for
+    a path that is not there yet works too.
+    """
+
+    def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Make the folder, or leave the empty one that is there."""
+        is_fresh = self.is_dir() and not any(self.iterdir())
+        super().mkdir(mode, parents, exist_ok or is_fresh)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What is known of bytes that were written and not yet published."""
+
+    path: Path
+    size_bytes: int
+    fingerprint: str
+    stamp: str
+    entries: tuple[files.Entry, ...] | None
+
+    def facts(self, contents_limit: int) -> Metadata:
+        """Give them as the lineage record holds them."""
+        facts: Metadata = {"size_bytes": self.size_bytes, "fingerprint": self.fingerprint}
+        if self.entries is not None:
+            facts["files"] = len(self.entries)
+            facts["contents"] = [
+                {"name": entry.name, "size_bytes": entry.size_bytes, "digest": entry.digest}
+                for entry in self.entries[:contents_limit]
+            ]
+        return facts
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """Data that can be read now, and a function that gives their fingerprint."""
+
+    path: Path
+    fingerprint: Callable[[], str]
+
+
+class Store(Protocol):
+    """A place that holds the data and the record of one target."""
+
+    def exists(self) -> bool:
+        """Say whether the data are there, whole."""
+
+    def staging(self) -> AbstractContextManager[Path]:
+        """Yield an empty folder from which `publish` is one cheap step; it is removed afterwards."""
+
+    def publish(self, written: Written, record: Metadata | None) -> None:
+        """Replace data and record: the record first, the data in one step. `written.path` may be moved."""
+
+    def reading(self, *, force: bool = False) -> AbstractContextManager[Present]:
+        """Yield where the present data can be read, whole and unchanged while the block runs."""
+
+    def read_record(self) -> Metadata | None:
+        """Give the record of the present data; None if there is none, or it is another run's, or damaged."""
+
+    def write_record(self, record: Metadata) -> None:
+        """Replace the record in one step."""
+
+    def fingerprint(self) -> str:
+        """Give what changes when the present data change."""
+
+    def mark(self) -> None:
+        """Put the intent marker of a task whose outputs change in several steps; until `unmark` it is not complete."""
+
+    def unmark(self) -> None:
+        """Take the marker away: all steps are done."""
+
+    def is_marked(self) -> bool:
+        """Say whether the steps were begun and not ended."""
+
+    def discard(self) -> None:
+        """Remove data, then record; what is not there is no error."""
+
+
+def inspect(target: Target, path: Path) -> Written:
+    """Give what was written to `path` for a target. Reads all of it once, for the digest.
+
+    Raises:
+        TargetShapeError: a folder instead of a file, or the reverse.
+        MissingOutputError: nothing, or an empty folder.
+    """
+    promised = f"{type(target).__name__} holds {target.shape.value}"
+    if target.shape is Shape.FILE:
+        if path.is_dir():
+            message = f"A folder was written for {target}, but {promised}. Write a file, or use {target.other_shape}."
+            raise TargetShapeError(message)
+        if not path.exists():
+            message = f"Nothing was written for {target}, but {promised}. Write it to the path that was given."
+            raise MissingOutputError(message)
+        return Written(path, path.stat().st_size, files.digest(path), files.changed_stamp(path), None)
+    if path.exists() and not path.is_dir():
+        message = f"A file was written for {target}, but {promised}. Write into it, or use {target.other_shape}."
+        raise TargetShapeError(message)
+    entries = tuple(files.listing(path)) if path.exists() else ()
+    if not entries:
+        message = f"No file was written for {target}, but {promised}, at least one. Write into the folder that was given."
+        raise MissingOutputError(message)
+    size_bytes = sum(entry.size_bytes for entry in entries)
+    return Written(path, size_bytes, files.digest_of_entries(list(entries)), files.changed_stamp(path), entries)
+
+
+class StagedOutput:
+    """An output that is being written: hand out `path`, then `check`, then `publish`.
+
+    The three steps are apart so that a task with several outputs has checked all before the first is published.
+    """
+
+    def __init__(self, target: Target, folder: Path) -> None:
+        self.target = target
+        self.path = folder / target.name
+        self._written: Written | None = None
+        if target.shape is Shape.FOLDER:
+            self.path.mkdir()
+            self.path = FreshFolder(self.path)
+
+    def check(self) -> Written:
+        """Give what was written. Reads all of it once, for the digest.
+
+        Raises:
+            TargetShapeError: a folder instead of a file, or the reverse.
+            MissingOutputError: nothing, or an empty folder.
+        """
+        self._written = inspect(self.target, Path(self.path))
+        return self._written
+
+    def facts(self) -> Metadata:
+        """Give the `output` part of the lineage record. Checks first, if that was not done."""
+        return _facts(self.target, self._written or self.check())
+
+    def publish(self, record: Metadata | None) -> None:
+        """Put data and record in place. Checks first, if that was not done."""
+        self.target.store.publish(self._written or self.check(), record)
+
+
+def facts_of(target: Target) -> Metadata:
+    """Give the `output` part of the lineage record for data that are published already. Reads them once."""
+    with target.store.reading() as present:
+        facts = _facts(target, inspect(target, present.path))
+        return {**facts, "fingerprint": present.fingerprint()}
+
+
+def _facts(target: Target, written: Written) -> Metadata:
+    facts = {**target.describe(), **written.facts(target.metadata_contents_limit)}
+    if isinstance(target.path, Path):
+        facts["stamp"] = written.stamp  # lets a later look trust the digest without reading the data again
+    return facts
+
+
+class Target(luigi.Target):
+    """A file or folder somewhere, with a lineage record.
+
+    Making one does no work: nothing is opened or asked. Pickles. Works alone as well as in a task.
+    """
+
+    shape: Shape
+    other_shape: str
+    metadata_contents_limit = 10
+
+    @property
+    @abc.abstractmethod
+    def path(self) -> Path | str:
+        """Where the data are: a `Path` for local targets, an `s3://` address for remote ones."""
+
+    @property
+    @abc.abstractmethod
+    def metadata_path(self) -> Path | str:
+        """Where the record is."""
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """The last part of the path; files that are handed to a task bear it, because writers look at suffixes."""
+
+    @property
+    @abc.abstractmethod
+    def store(self) -> Store:
+        """The place."""
+
+    def __str__(self) -> str:
+        """Give the path."""
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        """Give the class and the path."""
+        return f"{type(self).__name__}({str(self.path)!r})"
+
+    def describe(self) -> Metadata:
+        """Give type and path as a lineage record names them."""
+        return {"type": type(self).__name__, "path": str(self.path)}
+
+    def exists(self) -> bool:
+        """Say whether the data are there, whole; a prefix whose upload broke off does not exist.
+
+        Raises:
+            TargetShapeError: a folder stands where a file is expected, or the reverse.
+            StorageError: the store cannot be asked.
+        """
+        return self.store.exists()
+
+    @contextlib.contextmanager
+    def tmp_read_path(self) -> Iterator[Path]:
+        """Yield a private copy, which may be changed or deleted and is gone afterwards.
+
+        Raises:
+            TargetNotFoundError: there is nothing to read.
+        """
+        with files.private_folder() as folder:
+            yield self.read_into(folder).path
+
+    def read_into(self, folder: Path) -> Present:
+        """Copy the data into a folder; the copy bears the target's name. Its fingerprint is that of the source."""
+        private = folder / self.name
+        with self.store.reading() as source:
+            files.copy(source.path, private)
+            return Present(private, source.fingerprint)
+
+    @contextlib.contextmanager
+    def tmp_write_path(self) -> Iterator[Path]:
+        """Yield a fresh local path; on clean exit publish what was written there.
+
+        A folder is there and empty, a file is not there. Nothing is published if the block raises or a generator
+        is closed. A record of the former data is removed, as it is not the new data's.
+
+        Raises:
+            TargetShapeError: a file was promised and a folder was left, or the reverse.
+            MissingOutputError: nothing was left.
+        """
+        with self.store.staging() as folder:
+            staged = StagedOutput(self, folder)
+            yield staged.path
+            staged.publish(None)
+
+    @contextlib.contextmanager
+    def open(self, mode: str = "r") -> Iterator[IO[Any]]:
+        """Open a one-file target as Luigi's targets do: `r` or `rb` reads a copy, `w` or `wb` publishes at the end.
+
+        Raises:
+            ConfigError: another mode.
+            TargetShapeError: the target is a folder.
+        """
+        if self.shape is not Shape.FILE:
+            message = f"{self} is a folder and cannot be opened. Use tmp_read_path() or tmp_write_path()."
+            raise TargetShapeError(message)
+        if mode not in ("r", "rb", "rt", "w", "wb", "wt"):
+            message = f"{mode!r} is no mode of a target. Use 'r', 'rb', 'w' or 'wb'."
+            raise ConfigError(message)
+        encoding = None if "b" in mode else "utf-8"
+        path = self.tmp_read_path() if mode.startswith("r") else self.tmp_write_path()
+        with path as private, io.open(private, mode, encoding=encoding) as stream:
+            yield stream
+
+    def read_metadata(self) -> Metadata:
+        """Give the lineage record that belongs to the present data.
+
+        Raises:
+            TargetNotFoundError: there are no data, or they have no record of their own.
+        """
+        record = self.store.read_record()
+        if record is None:
+            message = (
+                f"{self} has no lineage record at {self.metadata_path} that belongs to its data. "
+                "A task with metadata writes one; write_metadata() adds one by hand."
+            )
+            raise TargetNotFoundError(message)
+        return record
+
+    def write_metadata(self, metadata: Mapping[str, Any]) -> None:
+        """Replace the record of the present data by `metadata`, in one step.
+
+        Raises:
+            MetadataError: a value that JSON cannot hold.
+        """
+        self.store.write_record(plain(metadata))
+
+    def fingerprint(self) -> str:
+        """Give what changes when the data change, and only then: a digest, or S3's ETag for foreign objects.
+
+        Local data whose size and modification time are as recorded are not read again. One HEAD per object, one
+        listing per prefix.
+
+        Raises:
+            TargetNotFoundError: there are no data.
+        """
+        return self.store.fingerprint()
+
+    def remove(self) -> None:
+        """Remove the data and the record; what is not there is no error."""
+        self.store.discard()
+
+
+def not_found(path: Path | str) -> TargetNotFoundError:
+    """Build the error for data that were read and are not there."""
+    return TargetNotFoundError(f"{path} does not exist. Run the task that makes it, or correct the path.")

@@ -1,0 +1,307 @@
+"""Targets on the local disk: one file, or a folder that is replaced whole.
+
+Staging lies beside the destination in a folder `.<name>.superluigi`, so one `stat` tells whether a killed run
+left anything. The invariant: the record is in place before the data are, and while both change, the new record
+holds the old one (`superseded`), so that whichever data stand there have a record that is theirs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from superluigi.errors import InvalidNameError, TargetShapeError
+from superluigi.storage import files
+from superluigi.targets import metadata
+from superluigi.targets.base import Present, Shape, Target, Written, not_found
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from superluigi.targets.metadata import Metadata
+
+_INSIDE_NAME = ".metadata.json"
+_MARKER_NAME = "intent"
+_MAX_NAME_BYTES = 255
+
+
+@dataclass(frozen=True)
+class LocalStore:
+    """One file or folder of the local disk."""
+
+    path: Path
+    metadata_path: Path
+    shape: Shape
+    other_shape: str
+
+    @property
+    def _staging_root(self) -> Path:
+        name = f".{self.path.name}.superluigi"
+        if len(os.fsencode(name)) > _MAX_NAME_BYTES:
+            name = f".{hashlib.sha256(os.fsencode(self.path.name)).hexdigest()}.superluigi"
+        return self.path.parent / name
+
+    @property
+    def _record_is_inside(self) -> bool:
+        return self.metadata_path.parent == self.path
+
+    def exists(self) -> bool:
+        """Say whether the data are there; clears what a killed run left. Two `stat`s."""
+        if self._staging_root.exists():
+            self._heal()
+        if not self.path.exists():
+            return False
+        if self.path.is_dir() != (self.shape is Shape.FOLDER):
+            found = "a folder" if self.path.is_dir() else "a file"
+            message = f"{self.path} is {found}, but {self.shape.value} was expected. Use {self.other_shape}."
+            raise TargetShapeError(message)
+        return True
+
+    @contextlib.contextmanager
+    def staging(self) -> Iterator[Path]:
+        """Yield an empty folder beside the destination."""
+        if self._staging_root.exists():
+            self._heal()
+        folder = self._staging_root / files.owner_token()
+        self._make(folder)
+        try:
+            yield folder
+        finally:
+            files.discard(folder)
+            self._close_root()
+
+    def _make(self, folder: Path) -> None:
+        while True:
+            try:
+                self._staging_root.mkdir(parents=True, exist_ok=True)
+                if folder != self._staging_root:
+                    folder.mkdir()
+            except FileNotFoundError:  # another process found the root empty and removed it: once more
+                continue
+            return
+
+    def _close_root(self) -> None:
+        with contextlib.suppress(OSError):  # not empty: somebody else is at work, or a marker stands
+            self._staging_root.rmdir()
+
+    def _heal(self) -> None:
+        """Bring back what a killed run was replacing, and remove what it left."""
+        with contextlib.suppress(OSError), files.lock(str(self.path.absolute())):
+            abandoned = [name for name in os.listdir(self._staging_root) if files.is_abandoned(name)]
+            for name in abandoned:
+                replaced = files.replaced_name(self._staging_root / name / self.path.name)
+                if replaced.exists() and not self.path.exists():
+                    os.rename(replaced, self.path)
+            if abandoned:
+                self._settle_record()
+            for name in abandoned:
+                files.discard(self._staging_root / name)
+        self._close_root()
+
+    def publish(self, written: Written, record: Metadata | None) -> None:
+        """Replace record and data, in this order; safe between processes on one machine."""
+        if record is not None and self._record_is_inside:
+            inside = written.path / _INSIDE_NAME
+            inside.write_bytes(metadata.encode(record))
+        with files.lock(str(self.path.absolute())):
+            if self._record_is_inside:
+                self._replace_data(written)
+            elif record is None:
+                self.metadata_path.unlink(missing_ok=True)
+                self._replace_data(written)
+            elif self.path.exists():
+                self._write(metadata.encode({**record, "superseded": self._own_record()}), written.path.parent)
+                self._replace_data(written)
+                self._write(metadata.encode(record), written.path.parent)
+            else:  # a crash between leaves a record without data, which the next run overwrites
+                self._write(metadata.encode(record), written.path.parent)
+                self._replace_data(written)
+
+    def _replace_data(self, written: Written) -> None:
+        if self.shape is Shape.FILE:
+            files.replace(written.path, self.path)
+        else:
+            files.swap_folder(written.path, self.path)
+
+    def _write(self, data: bytes, staging: Path) -> None:
+        if self.metadata_path.parent != self.path.parent:
+            self.metadata_path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomically(self.metadata_path, data, staging)
+
+    @contextlib.contextmanager
+    def reading(self, *, force: bool = False) -> Iterator[Present]:  # noqa: ARG002  (there is no copy to renew)
+        """Yield the path itself; a folder is not replaced while the block runs."""
+        if not self.exists():
+            raise not_found(self.path)
+        guard = files.lock(str(self.path.absolute())) if self.shape is Shape.FOLDER else contextlib.nullcontext()
+        with guard:
+            yield Present(self.path, self.fingerprint)
+
+    def read_record(self) -> Metadata | None:
+        """Give the record of the present data; reads the data only after a crash in the middle of publishing."""
+        return self._own_record() if self.exists() else None
+
+    def _own_record(self) -> Metadata | None:
+        try:
+            record = metadata.decode(self.metadata_path.read_bytes())
+        except OSError:
+            return None
+        if record is None or "superseded" not in record:
+            return record
+        superseded = record.pop("superseded")
+        output = record.get("output", {})
+        is_own = output.get("stamp") == self._stamp() or output.get("fingerprint") == self._digest()
+        return record if is_own else superseded
+
+    def _settle_record(self) -> None:
+        """Let the record beside the data be the data's own and nothing else."""
+        if self._record_is_inside or not self.path.exists():
+            return
+        with contextlib.suppress(OSError):
+            if b'"superseded"' not in self.metadata_path.read_bytes():
+                return
+            record = self._own_record()
+            if record is None:
+                self.metadata_path.unlink(missing_ok=True)
+            else:
+                staging = self._staging_root / files.owner_token()
+                staging.mkdir()
+                self._write(metadata.encode(record), staging)
+                files.discard(staging)
+
+    def write_record(self, record: Metadata) -> None:
+        """Replace the record in one step."""
+        if not self.exists():
+            raise not_found(self.path)
+        with self.staging() as staging, files.lock(str(self.path.absolute())):
+            self._write(metadata.encode(record), staging)
+
+    def fingerprint(self) -> str:
+        """Give the recorded digest if sizes and times are as recorded, else read the data."""
+        if not self.exists():
+            raise not_found(self.path)
+        record = self._own_record() or {}
+        output = record.get("output")
+        if isinstance(output, dict) and "fingerprint" in output and output.get("stamp") == self._stamp():
+            return str(output["fingerprint"])
+        return self._digest()
+
+    def _digest(self) -> str:
+        if self.shape is Shape.FILE:
+            return files.digest(self.path)
+        return files.digest_of_entries([entry for entry in files.listing(self.path) if entry.name != _INSIDE_NAME])
+
+    def _stamp(self) -> str:
+        return files.changed_stamp(self.path, leave_out=_INSIDE_NAME)
+
+    def mark(self) -> None:
+        """Put the marker into the staging folder."""
+        self._make(self._staging_root)
+        (self._staging_root / _MARKER_NAME).touch()
+
+    def unmark(self) -> None:
+        """Take the marker away."""
+        (self._staging_root / _MARKER_NAME).unlink(missing_ok=True)
+        self._close_root()
+
+    def is_marked(self) -> bool:
+        """Say whether the marker stands. One `stat`."""
+        return (self._staging_root / _MARKER_NAME).exists()
+
+    def discard(self) -> None:
+        """Remove data, then record: the reverse would leave data without origin."""
+        with files.lock(str(self.path.absolute())):
+            files.discard(self.path)
+            if not self._record_is_inside:
+                self.metadata_path.unlink(missing_ok=True)
+            self.unmark()
+
+
+class LocalFileTarget(Target):
+    """One file on the local disk.
+
+    `metadata_path` defaults to `<path>.metadata.json`. A relative path is relative to the working directory at
+    the time of use; `~` is the home directory.
+
+    Raises:
+        InvalidNameError: the path is empty or names no file.
+    """
+
+    shape = Shape.FILE
+    other_shape = "LocalFolderTarget"
+
+    def __init__(self, path: str | os.PathLike[str], metadata_path: str | os.PathLike[str] | None = None) -> None:
+        self._path = _checked(path)
+        self._metadata_path = _beside(self._path) if metadata_path is None else _checked(metadata_path)
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return self._path
+
+    @property
+    def metadata_path(self) -> Path:
+        """Where the record is."""
+        return self._metadata_path
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self._path.name
+
+    @property
+    def store(self) -> LocalStore:
+        """The place."""
+        return LocalStore(self.path, self.metadata_path, self.shape, self.other_shape)
+
+
+class LocalFolderTarget(LocalFileTarget):
+    """A folder on the local disk, replaced whole: a reader sees all old files or all new ones.
+
+    `metadata_path` defaults to `<path>.metadata.json`; with `metadata_inside_folder` the record is
+    `<path>/.metadata.json`. The record names up to `metadata_contents_limit` files.
+
+    Raises:
+        InvalidNameError: the path is empty or names no folder.
+        ConfigError: `metadata_path` together with `metadata_inside_folder`.
+    """
+
+    shape = Shape.FOLDER
+    other_shape = "LocalFileTarget"
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        metadata_path: str | os.PathLike[str] | None = None,
+        *,
+        metadata_inside_folder: bool = False,
+        metadata_contents_limit: int = 10,
+    ) -> None:
+        if metadata_inside_folder and metadata_path is not None:
+            problem, way_out = "is given together with metadata_inside_folder", "Give one of the two."
+            raise InvalidNameError(os.fspath(metadata_path), problem, way_out)
+        super().__init__(path, metadata_path)
+        if metadata_inside_folder:
+            self._metadata_path = self._path / _INSIDE_NAME
+        self.metadata_contents_limit = metadata_contents_limit
+
+
+def _checked(path: str | os.PathLike[str]) -> Path:
+    text = os.fspath(path)
+    way_out = "Give the path of a file or folder, such as 'data/features.csv'."
+    if "\0" in text:
+        raise InvalidNameError(text, "holds a NUL character", way_out)
+    if text.startswith("s3://"):
+        raise InvalidNameError(text, "is an address in S3, not a local path", "Use S3ObjectTarget or S3PrefixTarget.")
+    checked = Path(text).expanduser()
+    if not text.strip() or checked.name in ("", ".", ".."):
+        raise InvalidNameError(text, "names no file or folder", way_out)
+    return checked
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.metadata.json")

@@ -1,0 +1,123 @@
+"""The JSON form of metadata: what is converted, and what is refused with its key named.
+
+The invariant: what this module lets through is JSON in the strict sense (RFC 8259: no NaN, text keys), and
+reads back as the same value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import enum
+import json
+import math
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from superluigi.errors import MetadataError
+
+Metadata = dict[str, Any]
+
+_WAY_OUT = "Convert it to numbers, text, lists or dicts, or leave it out."
+
+
+def encode(metadata: Mapping[str, Any]) -> bytes:
+    """Give metadata that `plain` made as UTF-8 text that people can read."""
+    return json.dumps(metadata, indent=2, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def decode(data: bytes) -> Metadata | None:
+    """Give the metadata that `encode` wrote; None if the bytes are damaged or somebody else's."""
+    try:
+        metadata = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return metadata if isinstance(metadata, dict) else None
+
+
+def plain(metadata: Mapping[Any, Any]) -> Metadata:
+    """Give a copy that holds nothing but JSON's own types.
+
+    Converted: NumPy and pandas scalars, paths, dates and times (ISO 8601), durations (seconds), enums (their
+    value), sets (sorted), tuples, dataclasses, decimals and UUIDs (text).
+
+    Raises:
+        MetadataError: any other value, NaN or infinity, two keys that become the same text, or a circle.
+    """
+    try:
+        return _plain_mapping(metadata, "", ())
+    except RecursionError:
+        raise MetadataError("...", "is nested too deeply for JSON", "Flatten it.") from None
+
+
+def _plain(value: Any, key: str, outer: tuple[int, ...]) -> Any:
+    if isinstance(value, enum.Enum):
+        return _plain(value.value, key, outer)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise MetadataError(key, f"is {value!r}, which JSON cannot hold", "Write None, or leave it out.")
+        return float(value)
+    if isinstance(value, Mapping | list | tuple | set | frozenset) or _is_dataclass(value):
+        if id(value) in outer:
+            raise MetadataError(key, "holds itself", "Leave the circle out.")
+        return _plain_container(value, key, (*outer, id(value)))
+    if type(value).__name__ in ("NaTType", "NAType"):
+        raise MetadataError(key, f"is {value!r}, which JSON cannot hold", "Write None, or leave it out.")
+    for kind, convert in _CONVERSIONS.items():
+        if isinstance(value, kind):
+            return convert(value)
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):  # a NumPy scalar, without importing NumPy
+        item = value.item()
+        if type(item) is not type(value):
+            return _plain(item, key, outer)
+    raise MetadataError(key, f"is a {type(value).__name__} ({_shown(value)}), which JSON cannot hold", _WAY_OUT)
+
+
+_CONVERSIONS: dict[type | tuple[type, ...], Callable[[Any], Any]] = {
+    datetime.timedelta: lambda value: value.total_seconds(),
+    (datetime.date, datetime.time): lambda value: value.isoformat(),
+    os.PathLike: lambda value: os.fsdecode(value),
+    (decimal.Decimal, uuid.UUID): str,
+}
+
+
+def _plain_container(value: Any, key: str, outer: tuple[int, ...]) -> Any:
+    if isinstance(value, Mapping):
+        return _plain_mapping(value, key, outer)
+    if _is_dataclass(value):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return _plain_mapping(fields, key, outer)
+    items = [_plain(item, f"{key}[{position}]", outer) for position, item in enumerate(value)]
+    return sorted(items, key=json.dumps) if isinstance(value, set | frozenset) else items
+
+
+def _plain_mapping(mapping: Mapping[Any, Any], key: str, outer: tuple[int, ...]) -> Metadata:
+    result: Metadata = {}
+    for name, value in mapping.items():
+        text = _plain(name, f"{key}.{name}" if key else str(name), outer)
+        if not isinstance(text, str | int | float) and text is not None:
+            raise MetadataError(f"{key}.{name}", "is no key that JSON could hold", "Use text as keys.")
+        text = str(text)
+        inner = f"{key}.{text}" if key else text
+        if text in result:
+            raise MetadataError(inner, "stands twice, once as text and once as another type", "Use text as keys.")
+        result[text] = _plain(value, inner, outer)
+    return result
+
+
+def _is_dataclass(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,214 @@
+"""`run_task`: run a task and all that it needs, now, in this process and its workers.
+
+The way of the data begins here: arguments are checked, forcing is planned, Luigi's worker runs what is missing,
+the summary is printed, and the paths of the outputs are given back. The invariant: everything that a call changes
+(configuration, logging, forcing) is as before when it returns or raises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import luigi
+from luigi import execution_summary
+from luigi.execution_summary import LuigiStatusCode
+from luigi.interface import core
+from luigi.setup_logging import InterfaceLogging
+
+from superluigi import config as configuration
+from superluigi import dag, identity, provenance
+from superluigi.errors import ConfigError, MissingParameterError, TaskFailedError, TaskFailure, TaskTypeError
+from superluigi.planning import TaskClasses, TaskNames, plan_forcing
+from superluigi.running.worker import Factory, Run, Worker
+from superluigi.storage import files
+from superluigi.targets import Target
+from superluigi.targets.s3 import S3ObjectTarget, S3PrefixTarget
+
+_SUCCESS = (LuigiStatusCode.SUCCESS, LuigiStatusCode.SUCCESS_WITH_RETRY)
+
+Runnable = luigi.Task | type[luigi.Task] | Sequence[luigi.Task | type[luigi.Task]]
+
+
+def run_task(
+    task: Runnable,
+    *,
+    config: Mapping[str, Mapping[str, Any]] | None = None,
+    config_file: str | Path | None = None,
+    central_scheduler: bool = False,
+    num_workers: int = 1,
+    local_output: bool = False,
+    force_local_download: bool = False,
+    force: bool = False,
+    force_upstream: bool = False,
+    force_upstream_to_task: TaskNames | None = None,
+    force_upstream_to_task_cls: TaskClasses | None = None,
+    raise_exception: bool = False,
+    log_level: str = "WARNING",
+) -> Any:
+    """Run a task and whatever it needs that is not there yet; give the paths of its output.
+
+    `task` is a task, a task class whose parameters come from the configuration, or a list of them. The result mirrors
+    the nesting of `output()`: a `Path` for local targets, an `s3://` address for remote ones, the target itself where
+    it has no path; a list of results for a list of tasks.
+
+    - `config` (sections of options) and `config_file` hold for the call, and are undone afterwards.
+    - `num_workers` above 1 runs each task in a process of its own.
+    - `local_output` gives the local copies of remote outputs; `force_local_download` fetches them anew.
+    - `force` makes the task again, `force_upstream` it and everything it needs, `force_upstream_to_task` and
+      `force_upstream_to_task_cls` the named tasks, the task itself and all between. At most one of the four.
+    - `raise_exception` lets the first exception out as it is, for a debugger; only with one worker.
+
+    Prints Luigi's execution summary, then where the outputs are.
+
+    Raises:
+        TaskFailedError: a task failed, or data that are made elsewhere are missing. Names each of them.
+        ConfigError, TaskTypeError, MissingParameterError, UnknownTaskError, CycleError: see there; nothing has run.
+    """
+    _check_arguments(num_workers=num_workers, raise_exception=raise_exception, log_level=log_level)
+    with configuration.applied(config, config_file), _logging(log_level):
+        roots = _roots(task)
+        identity.forget()
+        forcing = plan_forcing(
+            roots,
+            force=force,
+            force_upstream=force_upstream,
+            force_upstream_to_task=force_upstream_to_task,
+            force_upstream_to_task_cls=force_upstream_to_task_cls,
+        )
+        run = Run(forcing, raise_exception=raise_exception)
+        files.sweep_private_folders()
+        try:
+            with provenance.run(run.run_id):
+                worker = _work(run, roots, num_workers=num_workers, central_scheduler=central_scheduler)
+            _report(run, worker)
+            as_local = local_output or force_local_download
+            paths = [_output_paths(root, as_local=as_local, force=force_local_download) for root in roots]
+        finally:
+            identity.forget()
+        for path in paths:
+            for _, place in dag.leaves(path):
+                print(f"Output: {place}")
+    return paths if isinstance(task, list | tuple) else paths[0]
+
+
+def _check_arguments(*, num_workers: int, raise_exception: bool, log_level: str) -> None:
+    if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 1:
+        message = f"num_workers is {num_workers!r}, but must be a whole number from 1 on."
+        raise ConfigError(message)
+    if raise_exception and num_workers > 1:
+        message = (
+            f"raise_exception=True needs the tasks in this process, but num_workers is {num_workers}. "
+            "Leave out num_workers, or leave out raise_exception and look at the TaskFailedError."
+        )
+        raise ConfigError(message)
+    if not isinstance(logging.getLevelName(str(log_level).upper()), int):
+        message = f"log_level is {log_level!r}, but must be DEBUG, INFO, WARNING, ERROR or CRITICAL."
+        raise ConfigError(message)
+
+
+def _roots(given: Any) -> list[luigi.Task]:
+    members = list(given) if isinstance(given, list | tuple) else [given]
+    if not members:
+        message = "run_task was given an empty list. Give a task, a task class, or a list of them."
+        raise TaskTypeError(message)
+    return [_task_of(member) for member in members]
+
+
+def _task_of(given: Any) -> luigi.Task:
+    if isinstance(given, type) and issubclass(given, luigi.Task):
+        try:
+            return given()
+        except luigi.parameter.MissingParameterException as error:
+            name = given.get_task_family()
+            message = (
+                f"{error}. Give a task instead of its class, such as {name}(...), or set the parameter: "
+                f"run_task({name}, config={{{name!r}: {{...}}}})."
+            )
+            raise MissingParameterError(message) from error
+    if isinstance(given, luigi.Task):
+        if not given.initialized():
+            name = type(given).__name__
+            message = f"{name} overrides __init__ without calling super().__init__(*args, **kwargs). Add the call."
+            raise TaskTypeError(message)
+        return given
+    message = f"run_task was given {given!r}, a {type(given).__name__}. Give a task, a task class, or a list of them."
+    raise TaskTypeError(message)
+
+
+@contextlib.contextmanager
+def _logging(level: str) -> Iterator[None]:
+    """Let Luigi set up its logging once, as its configuration says, and hold the level of this call."""
+    InterfaceLogging.setup(core(log_level="NOTSET"))
+    logger = logging.getLogger("luigi-interface")
+    before = logger.level
+    logger.setLevel(str(level).upper())
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _work(run: Run, roots: list[luigi.Task], *, num_workers: int, central_scheduler: bool) -> Worker:
+    factory = Factory(run)
+    settings = core()
+    if central_scheduler:
+        url = settings.scheduler_url or f"http://{settings.scheduler_host}:{settings.scheduler_port}/"
+        scheduler = factory.create_remote_scheduler(url)
+    else:
+        scheduler = factory.create_local_scheduler()
+    worker = factory.create_worker(scheduler, num_workers)
+    try:
+        with worker:
+            for root in roots:
+                worker.add(root)
+            worker.run()
+    finally:
+        if hasattr(scheduler, "close"):
+            scheduler.close()
+    return worker
+
+
+def _report(run: Run, worker: Worker) -> None:
+    """Print Luigi's execution summary, and raise if not all is well.
+
+    Luigi's own walk over the tasks left pending recurses along the graph; asked in an order in which each task
+    comes after all that it requires, it goes one step deep.
+    """
+    states = execution_summary._partition_tasks(worker)  # noqa: SLF001  (no public function takes an order)
+    states["run_by_other_worker"] = execution_summary._get_run_by_other_worker(worker)  # noqa: SLF001
+    visited: set[luigi.Task] = set()
+    for task in dag.walk(states["still_pending_not_ext"], lambda member: worker.requirements.get(member, ())):
+        execution_summary._depth_first_search(states, task, visited)  # noqa: SLF001
+    text = execution_summary._summary_wrap(execution_summary._summary_format(states, worker))  # noqa: SLF001
+    print(text)
+    status = execution_summary._tasks_status(states)  # noqa: SLF001
+    if status in _SUCCESS:
+        return
+    failures = [*run.failures.values(), *map(_missing, sorted(states["still_pending_ext"], key=str))]
+    raise TaskFailedError(failures, status.value[1]) from next(
+        (failure.exception for failure in failures if failure.exception is not None), None
+    )
+
+
+def _missing(task: luigi.Task) -> TaskFailure:
+    places = ", ".join(str(target) for _, target in dag.leaves(task.output()))
+    reason = f"is made elsewhere, and does not exist: {places or 'it has no output, and complete() says no'}"
+    return TaskFailure(task=str(task), reason=reason, exception=None, traceback="")
+
+
+def _output_paths(task: luigi.Task, *, as_local: bool, force: bool) -> Any:
+    def path_of(target: Any) -> Any:
+        if as_local and isinstance(target, S3ObjectTarget | S3PrefixTarget):
+            return target.download(force_local_download=force)
+        if isinstance(target, Target):
+            return target.path
+        path = getattr(target, "path", None)
+        if isinstance(target, luigi.LocalTarget):
+            return Path(str(path))
+        return target if path is None else str(path)
+
+    return dag.map_nested(path_of, task.output())

@@ -1,0 +1,138 @@
+"""The task classes: Luigi's task with an id over all that it requires, with a record, with private paths.
+
+What happens when a task runs is in `execution`. The invariant: a task holds its parameters and nothing of any
+run, because Luigi keeps the instances.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import luigi
+
+from superluigi import dag, identity
+from superluigi.errors import InvalidNameError
+from superluigi.execution import TaskRegister
+from superluigi.targets import LocalFileTarget, LocalFolderTarget, S3ObjectTarget, S3PrefixTarget, Target
+
+
+class Task(luigi.Task, metaclass=TaskRegister):
+    """Luigi's task, with an id over the task and all that it requires.
+
+    `run(self)` makes the outputs in whatever way; a run that does not leave one of them fails.
+    """
+
+    offered_arguments: ClassVar[tuple[str, ...]] = ()
+    _is_constructed = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._is_constructed = True
+
+    @property
+    def task_id(self) -> str:
+        """32 hex characters: family, significant public parameters, `__version__`, and the ids of all it requires.
+
+        The first use after a task class was defined or a run was begun calls `requires()` of all tasks upstream.
+
+        Raises:
+            CycleError: tasks require each other in a circle.
+        """
+        return identity.task_id(self) if self._is_constructed else self.luigi_task_id
+
+    @task_id.setter
+    def task_id(self, value: str) -> None:
+        self.luigi_task_id = value
+
+    @property
+    def task_hash(self) -> str:
+        """The same as `task_id`."""
+        return self.task_id
+
+    def initialized(self) -> bool:
+        """Say whether Luigi's constructor was called; asks nothing of `requires()`."""
+        return self._is_constructed
+
+    def __eq__(self, other: object) -> bool:
+        """Compare class and Luigi's own id: cheap, and `requires()` is not called."""
+        return type(self) is type(other) and self.luigi_task_id == other.luigi_task_id  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        """Hash Luigi's own id, in this process."""
+        return hash(self.luigi_task_id)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind what this process remembers of the task's id."""
+        return {name: value for name, value in self.__dict__.items() if name != "_remembered_id"}
+
+    def complete(self) -> bool:
+        """Say whether all outputs exist, and none of several was left half-published."""
+        outputs = [target for _, target in dag.leaves(self.output())]
+        if not outputs:
+            return bool(super().complete())
+        guard = self.guard_of(outputs)
+        return all(target.exists() for target in outputs) and not (guard is not None and guard.store.is_marked())
+
+    @classmethod
+    def has_own_complete(cls) -> bool:
+        """Say whether the class decides otherwise than by its outputs whether it is complete."""
+        return cls.complete is not Task.complete
+
+    def guard_of(self, outputs: list[Any]) -> Target | None:
+        """Give the output at which the intent marker is put, None if the outputs change in one step."""
+        own = [target for target in outputs if isinstance(target, Target)]
+        return own[0] if len(own) > 1 else None
+
+
+class ExternalTask(Task):
+    """Data that are made elsewhere: `output()` says where, and there is no `run`."""
+
+    run = None
+
+
+class _AddressParameter(luigi.Parameter):
+    def normalize(self, x: Any) -> str:
+        return str(x)
+
+
+class External(ExternalTask):
+    """Data that are made elsewhere, by their path or `s3://` address; a slash at the end means a folder or prefix."""
+
+    path = _AddressParameter(description="a local path, or s3://bucket/key; a slash at the end means a folder")
+
+    def output(self) -> Target:
+        """Give the target at the path."""
+        if not self.path.startswith("s3://"):
+            return LocalFolderTarget(self.path) if self.path.endswith("/") else LocalFileTarget(self.path)
+        bucket, slash, key = self.path.removeprefix("s3://").partition("/")
+        if not slash or not key:
+            raise InvalidNameError(self.path, "names a bucket, not data", "Give s3://bucket/key or s3://bucket/prefix/.")
+        return S3PrefixTarget(bucket, key) if key.endswith("/") else S3ObjectTarget(bucket, key)
+
+
+class TaskWithMetadata(Task):
+    """A task whose `run(self, metadata)` makes its outputs itself and gets a lineage record beside each.
+
+    What `run` puts into the dict `metadata` arrives in the record. While it runs, an intent marker stands at the
+    first output, so that outputs whose record was not written do not count.
+    """
+
+    offered_arguments = ("metadata",)
+
+    def guard_of(self, outputs: list[Any]) -> Target | None:
+        return next((target for target in outputs if isinstance(target, Target)), None)
+
+
+class AtomicTaskWithMetadata(TaskWithMetadata):
+    """A task whose `run(self, input_path, output_path, metadata)` works on private paths.
+
+    `input_path` mirrors the nesting of `requires()`, `output_path` that of `output()`: one path, a list, a tuple, a
+    dict, or None. `run` may declare any of the three. It may be a generator, which is sent the private paths of the
+    tasks that it yields, or `async`. Outputs are published together with their records once `run` has ended well
+    and all of them are there. A target that has no path (a database) is handed over itself.
+    """
+
+    offered_arguments = ("input_path", "output_path", "metadata")
+
+    def guard_of(self, outputs: list[Any]) -> Target | None:
+        return Task.guard_of(self, outputs)
