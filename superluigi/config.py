@@ -49,6 +49,45 @@ def is_durable() -> bool:
     return _boolean("durable", default=False)
 
 
+def is_linking() -> bool:
+    """Whether inputs are handed to `run` as links to the source instead of copies (`input_mode`, default copy).
+
+    A run that changes a linked input changes the source, or the cache; for huge inputs that are only read.
+    """
+    return _choice("input_mode", "copy", ("copy", "link")) == "link"
+
+
+def cache_max_bytes() -> int:
+    """How much the local copies of remote objects may take (`cache_max_bytes`, default 50 GiB)."""
+    return _whole_number("cache_max_bytes", 50 << 30)
+
+
+def cache_min_free_bytes() -> int:
+    """How much of the disk the local copies leave free (`cache_min_free_bytes`, default 1 GiB)."""
+    return _whole_number("cache_min_free_bytes", 1 << 30)
+
+
+def max_concurrency() -> int:
+    """How many requests are made to S3 at a time (`max_concurrency`, default 16)."""
+    return max(1, _whole_number("max_concurrency", 16))
+
+
+def _choice(key: str, default: str, choices: tuple[str, ...]) -> str:
+    text = _text(key, default).strip().lower()
+    if text not in choices:
+        message = f"[{SECTION}] {key} is {text!r}, but takes {' or '.join(choices)}. Correct it in the configuration."
+        raise ConfigError(message)
+    return text
+
+
+def _whole_number(key: str, default: int) -> int:
+    text = _text(key, str(default))
+    if not text.strip().isdigit():
+        message = f"[{SECTION}] {key} is {text!r}, but takes a whole number from 0 on. Correct it in the configuration."
+        raise ConfigError(message)
+    return int(text)
+
+
 def _boolean(key: str, *, default: bool) -> bool:
     text = _text(key, str(default))
     try:

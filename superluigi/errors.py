@@ -17,7 +17,8 @@
      │   ├─ BucketNotFoundError (FileNotFoundError)
      │   ├─ AccessDeniedError (PermissionError)
      │   ├─ CredentialsError (PermissionError)
-     │   └─ StoreUnavailableError (ConnectionError)
+     │   ├─ StoreUnavailableError (ConnectionError)
+     │   └─ DiskFullError (OSError)
      └─ MissingExtraError (ImportError)          an optional dependency that is not installed
 
 Each leaf is also the builtin that a caller would expect. Every message says what is so, what was
@@ -162,20 +163,29 @@ class InvalidNameError(SuperLuigiError, ValueError):
 
 
 class StorageError(SuperLuigiError, OSError):
-    """A store refused a request, or broke off.
+    """A store refused a request, or broke off: S3, or the local disk.
 
-    `operation`, `address` (as `s3://bucket/key`), `request_id` and `tries` say which request it was.
+    `operation` and `address` (a path, or `s3://bucket/key`) say what was asked; `tries` and `request_id` are None
+    where no request was made.
     """
 
     def __init__(
-        self, operation: str, address: str, problem: str, way_out: str, *, request_id: str | None = None, tries: int = 1
+        self,
+        operation: str,
+        address: str,
+        problem: str,
+        way_out: str,
+        *,
+        request_id: str | None = None,
+        tries: int | None = None,
     ) -> None:
         self.operation = operation
         self.address = address
         self.request_id = request_id
         self.tries = tries
-        trace = f" ({operation}, {tries} {'try' if tries == 1 else 'tries'}, request id {request_id or 'unknown'})"
-        super().__init__(f"{address}: {problem}{trace}. {way_out}")
+        count = "" if tries is None else f", {tries} {'try' if tries == 1 else 'tries'}"
+        trace = count + (f", request id {request_id}" if request_id else "")
+        super().__init__(f"{address}: {problem} ({operation}{trace}). {way_out}")
 
 
 class BucketNotFoundError(StorageError, FileNotFoundError):
@@ -192,6 +202,10 @@ class CredentialsError(StorageError, PermissionError):
 
 class StoreUnavailableError(StorageError, ConnectionError):
     """The store did not answer, or answered that it cannot serve now."""
+
+
+class DiskFullError(StorageError):
+    """The disk, or the quota, is full, and nothing in the cache could be given up for it."""
 
 
 class MissingExtraError(SuperLuigiError, ImportError):

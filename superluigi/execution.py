@@ -28,7 +28,7 @@ from superluigi import dag, identity, provenance
 from superluigi.errors import MissingOutputError, RunSignatureError, TargetNotFoundError
 from superluigi.storage import files
 from superluigi.targets import LocalFileTarget, LocalFolderTarget, Target
-from superluigi.targets.base import Present, StagedOutput, facts_of
+from superluigi.targets.base import ReadCopy, StagedOutput, facts_of
 from superluigi.targets.metadata import Metadata
 
 _running: contextvars.ContextVar[tuple[int, ...]] = contextvars.ContextVar("superluigi_running", default=())
@@ -173,7 +173,7 @@ class _Execution:
             self.reads += 1
             folder.mkdir()
             copied = own.read_into(folder) if own is not None else _fetched(target, folder)
-            return _Input(copied.path, provenance.describe_input(task, own or target, copied.fingerprint()))
+            return _Input(copied.path, provenance.describe_input(task, own or target, copied.fingerprint))
         fingerprint = None
         with contextlib.suppress(TargetNotFoundError):  # a task may call itself complete without it
             fingerprint = own.fingerprint() if own is not None else None
@@ -264,11 +264,11 @@ def _is_luigi_s3(target: Any) -> bool:
     return module is not None and isinstance(target, module.S3Target)
 
 
-def _fetched(target: Any, folder: Path) -> Present:
+def _fetched(target: Any, folder: Path) -> ReadCopy:
     """Download an object by way of Luigi's own client, which knows the credentials that the user gave to it."""
     copy = folder / target.path.rpartition("/")[2]
     target.fs.get(target.path, str(copy))
-    return Present(copy, lambda: files.digest(copy))
+    return ReadCopy(copy, files.digest(copy))
 
 
 def _state_of(target: Any) -> str | None:

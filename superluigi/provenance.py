@@ -134,7 +134,7 @@ def _packages(_loaded_modules: int) -> dict[str, str]:
     """Give the versions of the packages that are loaded, as far as they tell their own."""
     versions = {}
     for name, module in sorted(sys.modules.items()):
-        version = getattr(module, "__version__", None)
+        version = getattr(module, "__dict__", {}).get("__version__")  # a module's own __getattr__ may warn or import
         if "." not in name and isinstance(version, str) and name not in sys.stdlib_module_names and name[0] != "_":
             versions[name] = version
     return versions

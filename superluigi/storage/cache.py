@@ -6,6 +6,9 @@ own, named by a hash, so no remote name can reach outside the cache or meet anot
 
     <root>/<endpoint>/<bucket>/<sha256 of kind and key>/copy/<readable name>   the bytes
                                                        /entry.json            what they are a copy of
+
+The cache is bounded: `[superluigi] cache_max_bytes`, and `cache_min_free_bytes` of the disk that stay free (a
+twentieth of a small disk); the least recently used copies go first, and none that is in use.
 """
 
 from __future__ import annotations
@@ -15,12 +18,15 @@ import hashlib
 import json
 import os
 import re
-import secrets
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
+
 from superluigi import config
+from superluigi.errors import DiskFullError
 from superluigi.storage import files
 
 if TYPE_CHECKING:
@@ -29,6 +35,9 @@ if TYPE_CHECKING:
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
 _RESERVED = re.compile(r"(?i)^(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
 _MAX_NAME_BYTES = 200
+_FACTS_NAME = "entry.json"
+_USAGE_NAME = "usage.json"
+_KEPT_SHARE = 0.9  # once the limit is reached so much is kept, so that not every download has to count anew
 
 
 def default_root() -> Path:
@@ -78,65 +87,136 @@ class CacheEntry:
     def is_fresh(self, fingerprint: str) -> bool:
         """Say whether the copy is one of these remote bytes, and untouched since it was made."""
         try:
-            facts = json.loads((self.folder / "entry.json").read_bytes())
+            facts = json.loads((self.folder / _FACTS_NAME).read_bytes())
             return bool(facts["fingerprint"] == fingerprint and facts["stamp"] == files.changed_stamp(self.path))
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
     @contextlib.contextmanager
-    def reading(self, fingerprint: str, fetch: Callable[[Path], None], *, force: bool = False) -> Iterator[Path]:
+    def reading(
+        self, fingerprint: str, size_bytes: int, fetch: Callable[[Path], str], *, force: bool = False
+    ) -> Iterator[Path]:
         """Yield the path of a fresh copy; nobody replaces or evicts it while the block runs.
 
         `fetch` is called with a path that is not there yet, only if there is no fresh copy, and by one process of
-        several that ask at once.
+        several that ask at once. It gives the fingerprint of what it fetched, which may be newer than the one asked.
+
+        Raises:
+            DiskFullError: there is no room for `size_bytes`, also after everything else was evicted.
         """
         with files.lock(self.address):
             if force or not self.is_fresh(fingerprint):
-                with self._staging() as staging:
-                    staged = staging / self.path.name
-                    fetch(staged)
-                    self._install(staged, fingerprint)
+                make_room(self.root, size_bytes)
+                with files.private_folder() as folder:
+                    staged = folder / self.path.name
+                    self._install(staged, fetch(staged), size_bytes)
             else:
-                os.utime(self.folder / "entry.json")  # the time of last use, for eviction
+                os.utime(self.folder / _FACTS_NAME)  # the time of last use, for eviction
             yield self.path
 
-    def adopt(self, staged: Path, fingerprint: str) -> None:
-        """Take bytes that were published under this fingerprint as the copy; `staged` is moved."""
-        with files.lock(self.address):
-            self._install(staged, fingerprint)
+    def adopt(self, staged: Path, fingerprint: str, size_bytes: int) -> None:
+        """Take bytes that were published under this fingerprint as the copy; `staged` is moved.
+
+        The bytes are published whatever happens here: where they find no place they are just not kept.
+        """
+        if size_bytes <= config.cache_max_bytes():
+            with contextlib.suppress(DiskFullError), files.lock(self.address):
+                make_room(self.root, size_bytes, on_disk_already=True)
+                self._install(staged, fingerprint, size_bytes)
 
     def forget(self) -> None:
         """Remove the copy."""
         with files.lock(self.address):
             files.discard(self.folder)
 
-    @contextlib.contextmanager
-    def _staging(self) -> Iterator[Path]:
-        staging = self.folder / f"{secrets.token_hex(4)}.partial"
-        self._sweep()
-        staging.mkdir(parents=True)
-        try:
-            yield staging
-        finally:
-            files.discard(staging)
-
-    def _sweep(self) -> None:
-        """Remove what a killed downloader left; the lock is held, so nobody else is at work here."""
-        with contextlib.suppress(FileNotFoundError):
-            for name in os.listdir(self.folder):
-                if name.endswith(".partial"):
-                    files.discard(self.folder / name)
-
-    def _install(self, staged: Path, fingerprint: str) -> None:
-        """Bytes before facts: facts that speak of other bytes do not match their stamp, so a crash between is safe."""
+    def _install(self, staged: Path, fingerprint: str, size_bytes: int) -> None:
+        """Facts away, bytes, facts: without facts, or with torn ones, a copy is not served, so a crash is safe."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        (self.folder / "entry.json").unlink(missing_ok=True)
+        (self.folder / _FACTS_NAME).unlink(missing_ok=True)
         files.discard(self.path)
         files.move(staged, self.path)
         facts = {
             "fingerprint": fingerprint,
             "stamp": files.changed_stamp(self.path),
+            "size_bytes": size_bytes,
             "bucket": self.bucket,
             "key": self.key,
         }
-        files.write_atomically(self.folder / "entry.json", json.dumps(facts).encode(), self.folder)
+        (self.folder / _FACTS_NAME).write_text(json.dumps(facts), encoding="utf-8")
+
+
+# How much may lie there
+
+
+def make_room(root: Path, size_bytes: int, *, on_disk_already: bool = False) -> None:
+    """Evict the least recently used copies until there is room for so many bytes more.
+
+    How much lies there is kept in `usage.json` and counted anew whenever the limit is reached, so that the usual
+    call reads one small file. Copies that are being read or made are left alone.
+
+    Raises:
+        DiskFullError: the disk has no room, also after everything that could be was evicted.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    wanted = 0 if on_disk_already else size_bytes
+    limit = config.cache_max_bytes()
+    with FileLock(root / "usage.lock"):
+        used = _recorded_usage(root)
+        if used is None or used + size_bytes > limit or not _has_room(root, wanted):
+            used = _evict(root, int(limit * _KEPT_SHARE) - size_bytes, wanted)
+        (root / _USAGE_NAME).write_text(json.dumps({"bytes": used + size_bytes}), encoding="utf-8")
+    free = shutil.disk_usage(root).free
+    if wanted > free:
+        problem = f"{size_bytes} bytes have to be kept, but {free} are free and nothing more can be evicted"
+        raise DiskFullError("cache", str(root), problem, "Free some space, or let local_data_dir be on another disk.")
+
+
+def give_up_all(root: Path) -> None:
+    """Evict every copy that is not in use: the disk is full."""
+    with contextlib.suppress(FileNotFoundError), FileLock(root / "usage.lock"):
+        used = _evict(root, 0, shutil.disk_usage(root).total)
+        (root / _USAGE_NAME).write_text(json.dumps({"bytes": used}), encoding="utf-8")
+
+
+def usage(root: Path) -> tuple[int, int]:
+    """Give how many copies lie there, and how many bytes they take. Looks at each of them."""
+    sizes = [size_bytes for _, _, size_bytes in _entries(root)]
+    return len(sizes), sum(sizes)
+
+
+def _has_room(root: Path, size_bytes: int) -> bool:
+    disk = shutil.disk_usage(root)
+    reserve = min(config.cache_min_free_bytes(), disk.total // 20)
+    return disk.free - size_bytes >= reserve
+
+
+def _recorded_usage(root: Path) -> int | None:
+    try:
+        return int(json.loads((root / _USAGE_NAME).read_bytes())["bytes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _entries(root: Path) -> list[tuple[float, Path, int]]:
+    """Give the time of last use, folder and size of every copy; a half-made one counts as never used."""
+    found = []
+    for folder in root.glob("*/*/*"):
+        try:
+            facts = folder / _FACTS_NAME
+            found.append((facts.stat().st_mtime, folder, int(json.loads(facts.read_bytes())["size_bytes"])))
+        except (OSError, ValueError, KeyError, TypeError):
+            found.append((0.0, folder, 0))
+    return sorted(found)
+
+
+def _evict(root: Path, kept_bytes: int, wanted_bytes: int) -> int:
+    """Remove copies, the least recently used first, until both limits are kept; give what is left, in bytes."""
+    entries = _entries(root)
+    used = sum(size_bytes for _, _, size_bytes in entries)
+    for _, folder, size_bytes in entries:
+        if used <= kept_bytes and _has_room(root, wanted_bytes):
+            break
+        with contextlib.suppress(Timeout), files.lock(str(folder), wait=False):
+            files.discard(folder)
+            used -= size_bytes
+    return used

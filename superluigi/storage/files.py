@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from superluigi import config
-from superluigi.errors import InvalidNameError
+from superluigi.errors import AccessDeniedError, DiskFullError, InvalidNameError, StorageError, SuperLuigiError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -141,17 +141,37 @@ def discard(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def lock(address: str) -> Iterator[None]:
+def lock(address: str, *, wait: bool = True) -> Iterator[None]:
     """Hold the lock of one address, between threads and between processes on this machine.
 
     The operating system frees the lock of a process that is killed. Addresses share 1,024 lock files, so that
-    their number stays bounded; nothing waits for another lock while it holds one.
+    their number stays bounded; nobody waits for a second of these locks while holding one.
+
+    Raises:
+        filelock.Timeout: `wait` is false, and somebody holds the lock.
     """
-    stripe = int(hashlib.sha256(address.encode()).hexdigest()[:8], 16) % 1024
+    stripe = int(hashlib.sha256(address.encode("utf-8", "surrogateescape")).hexdigest()[:8], 16) % 1024
     folder = config.data_dir() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{stripe:04}.lock"):
+    with FileLock(folder / f"{stripe:04}.lock", blocking=wait):
         yield
+
+
+@contextlib.contextmanager
+def translated(operation: str, path: Path) -> Iterator[None]:
+    """Say of an error of the operating system what was being done to which path, and the way out."""
+    try:
+        yield
+    except SuperLuigiError:
+        raise
+    except OSError as error:
+        problem = f"{error.strerror or error}" + (f" at {error.filename!r}" if error.filename is not None else "")
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(operation, str(path), problem, "Free some space, and run again.") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            way_out = "See that you may write there, or choose another path."
+            raise AccessDeniedError(operation, str(path), problem, way_out) from error
+        raise StorageError(operation, str(path), problem, "See that the folder is there, and run again.") from error
 
 
 # Writing
@@ -241,6 +261,24 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
+def settle_links(folder: Path) -> None:
+    """Let every link inside a folder be relative, so that it holds when the folder is renamed.
+
+    Raises:
+        InvalidNameError: a link points outside the folder, or nowhere, or round in a circle.
+    """
+    root = folder.resolve()
+    for current, folders, names in os.walk(folder):
+        for name in [*folders, *names]:
+            link = Path(current, name)
+            if link.is_symlink():
+                _check_link(link, root, link.relative_to(folder).as_posix())
+                if os.path.isabs(os.readlink(link)):
+                    aim = os.path.relpath(link.resolve(), link.parent.resolve())
+                    link.unlink()
+                    link.symlink_to(aim)
+
+
 # Reading
 
 
@@ -256,6 +294,24 @@ def copy(source: Path, destination: Path) -> None:
             copy(child, destination / child.name)
     else:
         _copy_file(source, destination)
+
+
+def link(source: Path, destination: Path) -> None:
+    """Let a path be the source's bytes without copying them: hard links, or symbolic ones across file systems.
+
+    A change of the bytes by way of the new path reaches the source; a replacement or removal does not.
+    """
+    if source.is_dir():
+        destination.mkdir()
+        for child in source.iterdir():
+            link(child, destination / child.name)
+        return
+    try:
+        os.link(source.resolve(), destination)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EACCES):
+            raise
+        destination.symlink_to(source.absolute())
 
 
 def _copy_file(source: Path, destination: Path) -> None:

@@ -17,11 +17,15 @@ from typing import TYPE_CHECKING, Any
 from superluigi.errors import (
     AccessDeniedError,
     BucketNotFoundError,
+    ConfigError,
     CredentialsError,
     StorageError,
     StoreUnavailableError,
+    SuperLuigiError,
     TargetNotFoundError,
 )
+
+from superluigi.storage import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 
 MULTIPART_THRESHOLD_BYTES = 8 << 20
 PART_BYTES = 8 << 20
+DIGEST_HEADER = "superluigi-digest"
 _MAX_TRIES = 5
 _CONNECT_TIMEOUT_S = 10
 _READ_TIMEOUT_S = 30
@@ -75,6 +80,17 @@ class ObjectFacts:
     size_bytes: int
     etag: str
     metadata: Mapping[str, str] = field(default_factory=dict)
+    is_encrypted_with_key: bool = False
+
+    @property
+    def digest(self) -> str | None:
+        """The digest that was put with the object, None for objects that others put."""
+        return self.metadata.get(DIGEST_HEADER)
+
+    @property
+    def md5(self) -> str | None:
+        """The MD5 of the bytes, where the ETag is one: not for multipart uploads, nor under SSE-KMS or SSE-C."""
+        return None if "-" in self.etag or self.is_encrypted_with_key else self.etag
 
 
 @dataclass(frozen=True)
@@ -126,17 +142,22 @@ class Bucket:
                     raise
                 self._check_exists()
                 return None
-        return ObjectFacts(key, answer["ContentLength"], answer["ETag"].strip('"'), answer.get("Metadata", {}))
+        has_key = answer.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in answer
+        etag = answer["ETag"].strip('"')
+        return ObjectFacts(key, answer["ContentLength"], etag, answer.get("Metadata", {}), is_encrypted_with_key=has_key)
 
     def get_bytes(self, key: str) -> bytes | None:
-        """Give the bytes of a small object, None if there is none. One GET."""
+        """Give the bytes of a small object, None if there is none. One GET, and another if the answer breaks off."""
         with self._translated("GetObject", key):
-            try:
-                return self.client().get_object(Bucket=self.name, Key=key)["Body"].read()
-            except Exception as error:
-                if _code(error) not in {"404", "NoSuchKey", "NotFound"}:
-                    raise
-                return None
+            for tries_left in reversed(range(_MAX_TRIES)):
+                try:
+                    return bytes(self.client().get_object(Bucket=self.name, Key=key)["Body"].read())
+                except Exception as error:
+                    if _code(error) in {"404", "NoSuchKey", "NotFound"}:
+                        return None
+                    if _code(error) or not tries_left:  # botocore has tried an answer with a code again itself
+                        raise
+        return None
 
     def put_bytes(self, key: str, data: bytes, options: Mapping[str, Any]) -> str:
         """Write a small object and give its ETag. One PUT."""
@@ -158,14 +179,36 @@ class Bucket:
             self.client().upload_file(str(path), self.name, key, ExtraArgs=dict(options), Config=config)
             return str(self.client().head_object(Bucket=self.name, Key=key)["ETag"]).strip('"')
 
-    def get_file(self, key: str, destination: Path) -> None:
-        """Download an object into a new file.
+    def get_file(self, expected: ObjectFacts, destination: Path) -> bool:
+        """Download an object into a new file; say whether the bytes that arrived are those that S3 told of.
+
+        One GET, or one per 8 MiB; again if the answer breaks off. What arrives wrong is removed.
 
         Raises:
             TargetNotFoundError: there is no such object.
         """
-        with self._translated("GetObject", key):
-            self.client().download_file(self.name, key, str(destination), Config=_transfer_config())
+        with self._translated("GetObject", expected.key):
+            if expected.size_bytes < MULTIPART_THRESHOLD_BYTES:
+                data = self.get_bytes(expected.key)
+                if data is None:
+                    raise _not_found(f"s3://{self.name}/{expected.key}")
+                destination.write_bytes(data)
+            else:
+                self.client().download_file(self.name, expected.key, str(destination), Config=_transfer_config())
+        if self._holds(destination, expected):
+            return True
+        files.discard(destination)
+        return False
+
+    def _holds(self, path: Path, expected: ObjectFacts) -> bool:
+        if path.stat().st_size != expected.size_bytes:
+            return False
+        if expected.digest is not None:
+            return files.digest(path) == expected.digest
+        if expected.md5 is None or etag_of(path) == expected.md5:
+            return True
+        present = self.head(expected.key)  # a listing does not tell of encryption, and under it an ETag is no MD5
+        return present is not None and present.etag == expected.etag and present.md5 is None
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects, a thousand a request; what is not there is no error.
@@ -220,13 +263,30 @@ class Bucket:
     def _translated(self, operation: str, key: str) -> Iterator[None]:
         try:
             yield
-        except StorageError:
+        except SuperLuigiError:
             raise
         except Exception as error:
             translated = _translation(error, operation, f"s3://{self.name}/{key}" if key else f"s3://{self.name}")
             if translated is None:
                 raise
             raise translated from error
+
+
+def check_upload_options(options: Mapping[str, Any]) -> None:
+    """See that boto3 knows every option of an upload.
+
+    Raises:
+        ConfigError: it does not know one, or more; all are named.
+    """
+    if not options:
+        return
+    from boto3.s3.transfer import S3Transfer
+
+    unknown = sorted(set(options) - set(S3Transfer.ALLOWED_UPLOAD_ARGS))
+    if unknown:
+        known = ", ".join(sorted(S3Transfer.ALLOWED_UPLOAD_ARGS))
+        message = f"upload_options holds {', '.join(map(repr, unknown))}, which boto3 does not know. It knows: {known}."
+        raise ConfigError(message)
 
 
 def etag_of(path: Path) -> str:
@@ -241,6 +301,10 @@ def etag_of(path: Path) -> str:
             return hashlib.md5(reader.read(), usedforsecurity=False).hexdigest()
         parts = [hashlib.md5(part, usedforsecurity=False).digest() for part in iter(lambda: reader.read(PART_BYTES), b"")]
     return f"{hashlib.md5(b''.join(parts), usedforsecurity=False).hexdigest()}-{len(parts)}"
+
+
+def _not_found(address: str) -> TargetNotFoundError:
+    return TargetNotFoundError(f"{address} does not exist. Run the task that makes it, or correct the name.")
 
 
 def _comparable(value: Any) -> str:
@@ -360,7 +424,7 @@ def _translation(error: Exception, operation: str, address: str) -> Exception | 
         if code in {"404", "NoSuchKey", "NotFound"}:
             if operation == "HeadObject":  # a HEAD has no body: only a missing bucket lets it come this far
                 return BucketNotFoundError(operation, address, "there is no such bucket", _NAME_BUCKET, **facts)
-            return TargetNotFoundError(f"{address} does not exist. Run the task that makes it, or correct the name.")
+            return _not_found(address)
         told = cause.response.get("Error", {}).get("Message") or code  # type: ignore[attr-defined]
         error_cls, problem, way_out = _BY_CODE.get(code, (StorageError, f"the store answered {code}: {told}", "See the cause."))
         if told not in problem and code in _BY_CODE and not code.isdigit():

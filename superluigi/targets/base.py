@@ -11,14 +11,23 @@ import abc
 import contextlib
 import enum
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import luigi
 
-from superluigi.errors import ConfigError, MissingOutputError, TargetNotFoundError, TargetShapeError
-from superluigi.storage import files
+from superluigi import config
+from superluigi.errors import (
+    ConfigError,
+    DiskFullError,
+    InvalidNameError,
+    MissingOutputError,
+    TargetNotFoundError,
+    TargetShapeError,
+)
+from superluigi.storage import cache, files
 from superluigi.targets.metadata import Metadata, plain
 
 if TYPE_CHECKING:
@@ -70,10 +79,18 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """Data that can be read now, and a function that gives their fingerprint."""
+    """Data that can be read while a `reading` block runs, and a function that gives their fingerprint then."""
 
     path: Path
     fingerprint: Callable[[], str]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCopy:
+    """A private copy, and the fingerprint of the bytes that it was made from."""
+
+    path: Path
+    fingerprint: str | None
 
 
 class Store(Protocol):
@@ -128,10 +145,15 @@ def inspect(target: Target, path: Path) -> Written:
         if not path.exists():
             message = f"Nothing was written for {target}, but {promised}. Write it to the path that was given."
             raise MissingOutputError(message)
+        if path.is_symlink():
+            problem = f"was written for {target} as a link to {os.readlink(path)!r}"
+            raise InvalidNameError(str(path), problem, "Write the file itself, as what a link points to may change.")
         return Written(path, path.stat().st_size, files.digest(path), files.changed_stamp(path), None)
     if path.exists() and not path.is_dir():
         message = f"A file was written for {target}, but {promised}. Write into it, or use {target.other_shape}."
         raise TargetShapeError(message)
+    if path.exists():
+        files.settle_links(path)
     entries = tuple(files.listing(path)) if path.exists() else ()
     if not entries:
         message = f"No file was written for {target}, but {promised}, at least one. Write into the folder that was given."
@@ -246,14 +268,29 @@ class Target(luigi.Target):
             TargetNotFoundError: there is nothing to read.
         """
         with files.private_folder() as folder:
-            yield self.read_into(folder).path
+            yield self.read_into(folder, with_fingerprint=False).path
 
-    def read_into(self, folder: Path) -> Present:
-        """Copy the data into a folder; the copy bears the target's name. Its fingerprint is that of the source."""
+    def read_into(self, folder: Path, *, with_fingerprint: bool = True) -> ReadCopy:
+        """Copy the data into a folder, or link them with `input_mode = link`; the copy bears the target's name.
+
+        The fingerprint is that of the source. If the disk is full, the local copies of other objects are given up.
+
+        Raises:
+            TargetNotFoundError: there is nothing to read.
+            DiskFullError: there is no room for the copy.
+        """
         private = folder / self.name
+        take = files.link if config.is_linking() else files.copy
         with self.store.reading() as source:
-            files.copy(source.path, private)
-            return Present(private, source.fingerprint)
+            try:
+                with files.translated("copy", private):
+                    take(source.path, private)
+            except DiskFullError:
+                cache.give_up_all(cache.default_root())
+                files.discard(private)
+                with files.translated("copy", private):
+                    take(source.path, private)
+            return ReadCopy(private, source.fingerprint() if with_fingerprint else None)
 
     @contextlib.contextmanager
     def tmp_write_path(self) -> Iterator[Path]:

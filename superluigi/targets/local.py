@@ -67,7 +67,8 @@ class LocalStore:
         if self._staging_root.exists():
             self._heal()
         folder = self._staging_root / files.owner_token()
-        self._make(folder)
+        with files.translated("stage", self.path):
+            self._make(folder)
         try:
             yield folder
         finally:
@@ -104,22 +105,25 @@ class LocalStore:
 
     def publish(self, written: Written, record: Metadata | None) -> None:
         """Replace record and data, in this order; safe between processes on one machine."""
+        with files.translated("publish", self.path), files.lock(str(self.path.absolute())):
+            self._publish(written, record)
+
+    def _publish(self, written: Written, record: Metadata | None) -> None:
         if record is not None and self._record_is_inside:
             inside = written.path / _INSIDE_NAME
             inside.write_bytes(metadata.encode(record))
-        with files.lock(str(self.path.absolute())):
-            if self._record_is_inside:
-                self._replace_data(written)
-            elif record is None:
-                self.metadata_path.unlink(missing_ok=True)
-                self._replace_data(written)
-            elif self.path.exists():
-                self._write(metadata.encode({**record, "superseded": self._own_record()}), written.path.parent)
-                self._replace_data(written)
-                self._write(metadata.encode(record), written.path.parent)
-            else:  # a crash between leaves a record without data, which the next run overwrites
-                self._write(metadata.encode(record), written.path.parent)
-                self._replace_data(written)
+        if self._record_is_inside:
+            self._replace_data(written)
+        elif record is None:
+            self.metadata_path.unlink(missing_ok=True)
+            self._replace_data(written)
+        elif self.path.exists():
+            self._write(metadata.encode({**record, "superseded": self._own_record()}), written.path.parent)
+            self._replace_data(written)
+            self._write(metadata.encode(record), written.path.parent)
+        else:  # a crash between leaves a record without data, which the next run overwrites
+            self._write(metadata.encode(record), written.path.parent)
+            self._replace_data(written)
 
     def _replace_data(self, written: Written) -> None:
         if self.shape is Shape.FILE:
@@ -134,12 +138,11 @@ class LocalStore:
 
     @contextlib.contextmanager
     def reading(self, *, force: bool = False) -> Iterator[Present]:  # noqa: ARG002  (there is no copy to renew)
-        """Yield the path itself; a folder is not replaced while the block runs."""
+        """Yield the path itself; the data are not replaced while the block runs."""
         if not self.exists():
             raise not_found(self.path)
-        guard = files.lock(str(self.path.absolute())) if self.shape is Shape.FOLDER else contextlib.nullcontext()
-        with guard:
-            yield Present(self.path, self.fingerprint)
+        with files.lock(str(self.path.absolute())):
+            yield Present(self.path, self._fingerprint)
 
     def read_record(self) -> Metadata | None:
         """Give the record of the present data; reads the data only after a crash in the middle of publishing."""
@@ -184,6 +187,9 @@ class LocalStore:
         """Give the recorded digest if sizes and times are as recorded, else read the data."""
         if not self.exists():
             raise not_found(self.path)
+        return self._fingerprint()
+
+    def _fingerprint(self) -> str:
         record = self._own_record() or {}
         output = record.get("output")
         if isinstance(output, dict) and "fingerprint" in output and output.get("stamp") == self._stamp():

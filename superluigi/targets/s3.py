@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from superluigi.errors import InvalidNameError, StorageError, TargetNotFoundError, TargetShapeError
 from superluigi.storage import files
 from superluigi.storage.cache import CacheEntry, default_root, readable_name
-from superluigi.storage.s3 import Bucket, ObjectFacts, etag_of
+from superluigi.storage.s3 import DIGEST_HEADER, Bucket, ObjectFacts, check_upload_options, etag_of
 from superluigi.targets import metadata
 from superluigi.targets.base import Present, Shape, Target, Written, not_found
 
@@ -33,7 +33,6 @@ _INSIDE_NAME = ".metadata.json"
 _MARKER_SUFFIX = ".superluigi-intent"
 _UNFINISHED_NAME = ".superluigi-unfinished"
 _RUN_ID = "superluigi-run-id"
-_DIGEST = "superluigi-digest"
 _MAX_KEY_BYTES = 1024
 _DOWNLOADS = 3
 _BUCKET = re.compile(r"^(arn:[\w:/.-]+|[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9])$")
@@ -62,7 +61,8 @@ class _S3Store:
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:
-        """Yield an empty folder beside the local copies."""
+        """Yield an empty folder beside the local copies. Raises ConfigError for upload options that boto3 lacks."""
+        check_upload_options(self.upload_options)
         with files.private_folder() as folder:
             yield folder
 
@@ -76,7 +76,7 @@ class _S3Store:
 
     def mark(self) -> None:
         """Put the marker."""
-        self.bucket.put_bytes(self.marker_key, b"", {})
+        self.bucket.put_bytes(self.marker_key, b"", self.upload_options)
 
     def unmark(self) -> None:
         """Take the marker away."""
@@ -96,7 +96,7 @@ class S3ObjectStore(_S3Store):
 
     def publish(self, written: Written, record: Metadata | None) -> None:
         """Put the record, then the object in one step; the new record holds the old one, should the second fail."""
-        facts = {_DIGEST: written.fingerprint}
+        facts = {DIGEST_HEADER: written.fingerprint}
         with files.lock(self.address):
             if record is None:
                 self.metadata_bucket.delete([self.metadata_key])
@@ -107,7 +107,7 @@ class S3ObjectStore(_S3Store):
                 self.write_record({**record, "superseded": own} if own else record)
             user_metadata = {**self.upload_options.get("Metadata", {}), **facts}
             etag = self.bucket.put_file(self.key, written.path, {**self.upload_options, "Metadata": user_metadata})
-        self.entry().adopt(written.path, etag)
+        self.entry().adopt(written.path, etag, written.size_bytes)
 
     def read_record(self) -> Metadata | None:
         """Give the record of the present object. One HEAD, one GET."""
@@ -126,33 +126,29 @@ class S3ObjectStore(_S3Store):
 
     def fingerprint(self) -> str:
         """Give the digest that was put with the object, else its ETag. One HEAD."""
-        present = self.bucket.head(self.key)
-        if present is None:
-            raise self._missing()
-        return _fingerprint_of(present)
+        return _fingerprint_of(self._head())
 
     @contextlib.contextmanager
     def reading(self, *, force: bool = False) -> Iterator[Present]:
         """Yield the local copy, made now if there is no fresh one. One HEAD, and one GET if it has to be made."""
+        present = self._head()
+
+        def fetch(path: Path) -> str:
+            nonlocal present
+            for _ in range(_DOWNLOADS):
+                if self.bucket.get_file(present, path):
+                    return present.etag
+                present = self._head()  # it was replaced between HEAD and GET, or the connection damages data
+            raise _changing(self.address)
+
+        with self.entry().reading(present.etag, present.size_bytes, fetch, force=force) as copy:
+            yield Present(copy, lambda: _fingerprint_of(present))
+
+    def _head(self) -> ObjectFacts:
         present = self.bucket.head(self.key)
         if present is None:
             raise self._missing()
-        with self.entry().reading(present.etag, lambda path: self._download(path, present), force=force) as copy:
-            yield Present(copy, lambda: _fingerprint_of(present))
-
-    def _download(self, destination: Path, expected: ObjectFacts) -> None:
-        for _ in range(_DOWNLOADS):
-            self.bucket.get_file(self.key, destination)
-            if _holds(destination, expected):
-                return
-            files.discard(destination)
-        raise StorageError(
-            "GetObject",
-            self.address,
-            f"the bytes that arrived are not those of ETag {expected.etag} ({expected.size_bytes} bytes)",
-            "The object is being replaced, or the connection damages data. Run again.",
-            tries=_DOWNLOADS,
-        )
+        return present
 
     def _missing(self) -> Exception:
         """Say what is there instead. One listing."""
@@ -197,11 +193,17 @@ class S3PrefixStore(_S3Store):
         return item.key not in (self._unfinished_key, self.metadata_key) and not item.key.endswith("/")
 
     def _present(self) -> list[ObjectFacts]:
-        """List the objects; none if the marker stands."""
+        """List the objects.
+
+        Raises:
+            TargetNotFoundError: there are none, or they are half-written.
+            TargetShapeError: an object bears the name of the prefix.
+        """
         items = list(self.bucket.listing(self.key))
-        if any(item.key == self._unfinished_key for item in items):
-            return []
-        return [item for item in items if self._is_data(item)]
+        present = [item for item in items if self._is_data(item)]
+        if not present or any(item.key == self._unfinished_key for item in items):
+            raise self._missing()
+        return present
 
     def _entries(self, items: list[ObjectFacts]) -> list[files.Entry]:
         names = [item.key.removeprefix(self.key) for item in items]
@@ -213,7 +215,7 @@ class S3PrefixStore(_S3Store):
         local = dict(files.files_in(written.path))
         files.check_names(local, self.address)
         with files.lock(self.address):
-            self.bucket.put_bytes(self._unfinished_key, b"", {})
+            self.bucket.put_bytes(self._unfinished_key, b"", self.upload_options)
             remote = {item.key: item.etag for item in self.bucket.listing(self.key) if self._is_data(item)}
             if record is None:
                 self.metadata_bucket.delete([self.metadata_key])
@@ -225,7 +227,7 @@ class S3PrefixStore(_S3Store):
             if record is not None:
                 self.write_record({**record, "output": {**record["output"], "fingerprint": fingerprint}})
             self.bucket.delete([self._unfinished_key])
-        self.entry().adopt(written.path, fingerprint)
+        self.entry().adopt(written.path, fingerprint, written.size_bytes)
 
     def _listed(self) -> list[ObjectFacts]:
         return [item for item in self.bucket.listing(self.key) if self._is_data(item)]
@@ -241,33 +243,39 @@ class S3PrefixStore(_S3Store):
 
     def fingerprint(self) -> str:
         """Give one digest over names, sizes and ETags. One listing."""
-        present = self._present()
-        if not present:
-            raise self._missing()
-        return self._fingerprint_of(present)
+        return self._fingerprint_of(self._present())
 
     @contextlib.contextmanager
     def reading(self, *, force: bool = False) -> Iterator[Present]:
         """Yield the local copy, made now if there is no fresh one. One listing, and a GET per object."""
         present = self._present()
-        if not present:
-            raise self._missing()
         fingerprint = self._fingerprint_of(present)
-        with self.entry().reading(fingerprint, lambda path: self._download(path, present), force=force) as copy:
+
+        def fetch(folder: Path) -> str:
+            nonlocal present, fingerprint
+            for _ in range(_DOWNLOADS):
+                if self._downloaded(folder, present):
+                    return fingerprint
+                files.discard(folder)
+                present = self._present()  # it was replaced between listing and GETs, or the connection damages data
+                fingerprint = self._fingerprint_of(present)
+            raise _changing(self.address)
+
+        size_bytes = sum(item.size_bytes for item in present)
+        with self.entry().reading(fingerprint, size_bytes, fetch, force=force) as copy:
             yield Present(copy, lambda: fingerprint)
 
-    def _download(self, folder: Path, items: list[ObjectFacts]) -> None:
+    def _downloaded(self, folder: Path, items: list[ObjectFacts]) -> bool:
+        """Download all objects; say whether they are those that the listing told of."""
         for item in items:
             path = folder / item.key.removeprefix(self.key)
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.bucket.get_file(item.key, path)
-            if path.stat().st_size != item.size_bytes:
-                raise StorageError(
-                    "GetObject",
-                    f"s3://{self.bucket.name}/{item.key}",
-                    f"{path.stat().st_size} bytes arrived of {item.size_bytes}",
-                    "The object is being replaced, or the connection broke. Run again.",
-                )
+            try:
+                if not self.bucket.get_file(item, path):
+                    return False
+            except TargetNotFoundError:
+                return False
+        return True
 
     def _missing(self) -> Exception:
         """Say what is there instead. Up to two HEADs."""
@@ -292,7 +300,7 @@ class S3PrefixStore(_S3Store):
 
 def _fingerprint_of(present: ObjectFacts) -> str:
     """Give the digest that was put with the object, else its ETag."""
-    return present.metadata.get(_DIGEST) or f"etag:{present.etag}"
+    return present.digest or f"etag:{present.etag}"
 
 
 def _is_of(record: Metadata, present: ObjectFacts) -> bool:
@@ -303,12 +311,14 @@ def _is_of(record: Metadata, present: ObjectFacts) -> bool:
     return bool(is_same_run and (record.get("output") or {}).get("fingerprint") == _fingerprint_of(present))
 
 
-def _holds(path: Path, expected: ObjectFacts) -> bool:
-    if path.stat().st_size != expected.size_bytes:
-        return False
-    if _DIGEST in expected.metadata:
-        return files.digest(path) == expected.metadata[_DIGEST]
-    return True
+def _changing(address: str) -> StorageError:
+    return StorageError(
+        "GetObject",
+        address,
+        "other bytes arrive than S3 told of",
+        "Something replaces the data again and again, or the connection damages them. Run again.",
+        tries=_DOWNLOADS,
+    )
 
 
 class _S3Target(Target):
@@ -322,6 +332,7 @@ class _S3Target(Target):
     _metadata_key: str
     _marker_key: str
     _local_root: Path | None
+    _upload_options: Mapping[str, Any]
 
     @property
     def path(self) -> str:
@@ -342,7 +353,13 @@ class _S3Target(Target):
     def store(self) -> S3ObjectStore | S3PrefixStore:
         """The place."""
         return self._store_cls(
-            self._bucket, self._key, self._metadata_bucket, self._metadata_key, self._marker_key, self._local_root
+            self._bucket,
+            self._key,
+            self._metadata_bucket,
+            self._metadata_key,
+            self._marker_key,
+            self._local_root,
+            self._upload_options,
         )
 
     @property
@@ -368,6 +385,8 @@ class S3ObjectTarget(_S3Target):
     The record is `<object_key>.metadata.json` in the same bucket unless `metadata_bucket` or
     `metadata_object_key` say otherwise. Local copies lie under the data directory or under `local_root`.
     `role_arn` is assumed with credentials that renew themselves; `client_options` go to `boto3.client`.
+    `upload_options`, such as `{"ServerSideEncryption": "aws:kms", "StorageClass": "STANDARD_IA"}`, hold for the data
+    and the record; what boto3 does not know is refused before the task runs.
 
     Raises:
         InvalidNameError: a bucket or key that cannot be one.
@@ -385,8 +404,11 @@ class S3ObjectTarget(_S3Target):
         metadata_object_key: str | None = None,
         local_root: str | os.PathLike[str] | None = None,
         role_arn: str | None = None,
+        *,
+        upload_options: Mapping[str, Any] | None = None,
         **client_options: Any,
     ) -> None:
+        self._upload_options = dict(upload_options or {})
         self._key = _checked_key(object_key)
         if object_key.endswith("/"):
             raise InvalidNameError(object_key, "ends in a slash and so names a prefix", "Use S3PrefixTarget.")
@@ -426,8 +448,10 @@ class S3PrefixTarget(_S3Target):
         *,
         metadata_inside_prefix: bool = False,
         metadata_contents_limit: int = 10,
+        upload_options: Mapping[str, Any] | None = None,
         **client_options: Any,
     ) -> None:
+        self._upload_options = dict(upload_options or {})
         if metadata_inside_prefix and (metadata_bucket or metadata_object_key):
             problem, way_out = "is given together with metadata_inside_prefix", "Give one of the two."
             raise InvalidNameError(str(metadata_object_key or metadata_bucket), problem, way_out)
