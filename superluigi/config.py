@@ -12,25 +12,27 @@ import enum
 import json
 import os
 from collections.abc import Iterator, Mapping
-from configparser import ConfigParser
+from configparser import ConfigParser, Interpolation
 from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import luigi
 import luigi.configuration
+from luigi.task_register import Register
 
 from superluigi.errors import ConfigError
 
 SECTION = "superluigi"
 
-_of_this_call: ContextVar[Mapping[str, str] | None] = ContextVar("superluigi_config", default=None)
+_of_this_call: ContextVar[Mapping[str, Mapping[str, str]] | None] = ContextVar("superluigi_config", default=None)
 
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 def _text(key: str, default: str) -> str:
-    explicit = (_of_this_call.get() or {}).get(key)
+    explicit = of_this_call().get(SECTION, {}).get(key)
     if explicit is not None:
         return explicit
     from_environment = os.environ.get(f"SUPERLUIGI_{key.upper()}")
@@ -82,7 +84,7 @@ def _choice(key: str, default: str, choices: tuple[str, ...]) -> str:
 
 def _whole_number(key: str, default: int) -> int:
     text = _text(key, str(default))
-    if not text.strip().isdigit():
+    if not text.strip().isdecimal():
         message = f"[{SECTION}] {key} is {text!r}, but takes a whole number from 0 on. Correct it in the configuration."
         raise ConfigError(message)
     return int(text)
@@ -95,6 +97,11 @@ def _boolean(key: str, *, default: bool) -> bool:
     except KeyError:
         message = f"[{SECTION}] {key} is {text!r}, but takes true or false. Correct it in the configuration."
         raise ConfigError(message) from None
+
+
+def of_this_call() -> Mapping[str, Mapping[str, str]]:
+    """Give the values that `applied` holds now, for a process that is not forked from this one."""
+    return _of_this_call.get() or {}
 
 
 @contextlib.contextmanager
@@ -110,24 +117,43 @@ def applied(config: Mapping[str, Mapping[str, Any]] | None, config_file: str | P
     for section, options in _checked(config or {}).items():
         values[section] = {**values.get(section, {}), **options}
     parser = luigi.configuration.get_config()
-    outer = _of_this_call.get() or {}
-    token = _of_this_call.set({**outer, **values.get(SECTION, {})})
+    outer = of_this_call()
+    held = {section: {**outer.get(section, {}), **values.get(section, {})} for section in (*outer, *values)}
+    token = _of_this_call.set(held)
     undo: list[tuple[str, str, Any]] = []
     created: list[str] = []
+    interpolation = parser._interpolation  # noqa: SLF001  (there is no public way)
+    parser._interpolation = _Verbatim(interpolation, values)  # noqa: SLF001
     try:
         for section, options in values.items():
             if not _has_section(parser, section):
                 created.append(section)
             for option, value in options.items():
                 undo.append((section, option, _raw(parser, section, option)))
-                parser.set(section, option, value.replace("%", "%%") if isinstance(parser, ConfigParser) else value)
+                parser.set(section, option, value if _is_toml(parser) else value.replace("%", "%%"))
         yield
     finally:
         for section, option, value in reversed(undo):
             _restore(parser, section, option, value)
         for section in created:
             _remove_section(parser, section)
+        parser._interpolation = interpolation  # noqa: SLF001
         _of_this_call.reset(token)
+
+
+class _Verbatim(Interpolation):
+    """Luigi's interpolation, but for the values of one call, which stand as given: Luigi has no escape for `${...}`."""
+
+    def __init__(self, outer: Interpolation, values: Mapping[str, Mapping[str, str]]) -> None:
+        self._outer = outer
+        self._values = values
+
+    def before_get(self, parser: Any, section: str, option: str, value: str, defaults: Any) -> str:
+        given = self._values.get(section, {}).get(option)
+        return self._outer.before_get(parser, section, option, value, defaults) if given is None else given
+
+    def before_set(self, parser: Any, section: str, option: str, value: str) -> str:
+        return self._outer.before_set(parser, section, option, value)
 
 
 def _from_file(path: Path) -> dict[str, dict[str, str]]:
@@ -144,7 +170,8 @@ def _from_file(path: Path) -> dict[str, dict[str, str]]:
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(f"The configuration file {str(path)!r} cannot be read: {error}. Correct the file.") from error
+        message = f"The configuration file {str(path)!r} cannot be read: {error}. Correct the file."
+        raise ConfigError(message) from error
 
 
 def _toml(text: str) -> dict[str, Any]:
@@ -165,23 +192,30 @@ def _checked(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
             message = "config['DEFAULT'] cannot be set for one call. Name the sections themselves."
             raise ConfigError(message)
         if not isinstance(options, Mapping):
-            message = (
-                f"config[{section!r}] is {options!r}, but must map options to values: {{{section!r}: {{'version': 4}}}}."
-            )
+            message = f"config[{section!r}] is {options!r}, but must map options to values: {{{section!r}: {{'version': 4}}}}."
             raise ConfigError(message)
         checked[str(section)] = {
-            str(option).replace("-", "_"): _as_text(value, f"config[{section!r}][{option!r}]")
-            for option, value in options.items()
+            name: _by_parameter(section, name, value) or _as_text(value, f"config[{section!r}][{name!r}]")
+            for name, value in ((str(option).replace("-", "_"), value) for option, value in options.items())
         }
     return checked
 
 
+def _by_parameter(section: str, option: str, value: Any) -> str | None:
+    """Write a value as the parameter that will read it does, if it has a way of its own that takes this value."""
+    if value is None or isinstance(value, str):
+        return None
+    with contextlib.suppress(Exception):  # no such task, or a value of another type than the parameter's
+        parameter = dict(Register.get_task_cls(section).get_params())[option]
+        if type(parameter).serialize is not luigi.Parameter.serialize:
+            return str(parameter.serialize(parameter.normalize(value)))
+    return None
+
+
 def _as_text(value: Any, where: str) -> str:
-    """Write a value the way that Luigi's parameters parse it."""
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
+    """Write a value the way that most of Luigi's parameters parse it."""
+    if value is None or isinstance(value, str):
+        return value or ""
     if isinstance(value, enum.Enum):
         return value.name
     if isinstance(value, timedelta):
@@ -190,7 +224,10 @@ def _as_text(value: Any, where: str) -> str:
         try:
             return json.dumps(value)
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"{where} is {value!r}, which cannot be written as JSON: {error}.") from error
+            message = (
+                f"{where} is {value!r}, which cannot be written as JSON: {error}. Give text, numbers and the like."
+            )
+            raise ConfigError(message) from error
     if hasattr(value, "isoformat"):
         return str(value.isoformat())
     if isinstance(value, bool | int | float | Path):
@@ -200,18 +237,23 @@ def _as_text(value: Any, where: str) -> str:
 
 
 def _has_section(parser: Any, section: str) -> bool:
-    return bool(parser.has_section(section)) if isinstance(parser, ConfigParser) else section in parser.data
+    return section in parser.data if _is_toml(parser) else bool(parser.has_section(section))
+
+
+def _is_toml(parser: Any) -> bool:
+    """Say whether this is Luigi's other parser, which is a ConfigParser by name only."""
+    return hasattr(parser, "data")
 
 
 def _raw(parser: Any, section: str, option: str) -> Any:
     """Give the value before interpolation, or None where there is none."""
-    if not isinstance(parser, ConfigParser) or hasattr(parser, "data"):
+    if _is_toml(parser):
         return parser.data.get(section, {}).get(option)
     return ConfigParser.get(parser, section, option, raw=True, fallback=None)
 
 
 def _restore(parser: Any, section: str, option: str, value: Any) -> None:
-    if hasattr(parser, "data"):
+    if _is_toml(parser):
         if value is None:
             parser.data[section].pop(option, None)
         else:
@@ -223,7 +265,7 @@ def _restore(parser: Any, section: str, option: str, value: Any) -> None:
 
 
 def _remove_section(parser: Any, section: str) -> None:
-    if hasattr(parser, "data"):
+    if _is_toml(parser):
         parser.data.pop(section, None)
     else:
         parser.remove_section(section)

@@ -129,6 +129,14 @@ class TaskFailure:
         self.exception = exception
         self.traceback = traceback
 
+    @classmethod
+    def of(cls, task: object, error: BaseException | None, text: str) -> TaskFailure:
+        """Give the failure of a task with an exception, or, where there is none, with the last line of a traceback."""
+        reason = text.strip().rpartition("\n")[2]
+        if error is not None:
+            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return cls(task=str(task), reason=reason, exception=error, traceback=text)
+
     def __repr__(self) -> str:
         """Show the task and the reason, not the whole traceback."""
         return f"TaskFailure({self.task}: {self.reason})"

@@ -10,26 +10,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import datetime
 import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import luigi
 from luigi.task_register import Register
 
 from superluigi import dag, identity, provenance
-from superluigi.errors import MissingOutputError, RunSignatureError, TargetNotFoundError
+from superluigi.errors import MissingOutputError, RunSignatureError, SuperLuigiError, TargetNotFoundError
 from superluigi.storage import files
 from superluigi.targets import LocalFileTarget, LocalFolderTarget, Target
 from superluigi.targets.base import ReadCopy, StagedOutput, facts_of
-from superluigi.targets.metadata import Metadata
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from pathlib import Path
+
+    from superluigi.targets.metadata import Metadata
 
 _running: contextvars.ContextVar[tuple[int, ...]] = contextvars.ContextVar("superluigi_running", default=())
 
@@ -37,7 +40,9 @@ _LUIGI_INTERNALS = frozenset({"_unconsumed_params", "_namespace_at_class_time"})
 
 
 class TaskRegister(Register):
-    """Luigi's register of task classes, which also wraps `run` and lets a class that is defined again replace itself."""
+    """Luigi's register of task classes; it also wraps `run`, and a class that is defined again replaces the former."""
+
+    # ruff: noqa: N805  (a metaclass: its instances are classes)
 
     def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> None:
         super().__init__(name, bases, namespace, **options)
@@ -59,17 +64,18 @@ def _is_former(known: type, cls: type) -> bool:
 
 def _wrap_run(cls: Any) -> None:
     function = cls.run
-    if callable(function) and not hasattr(function, "__superluigi_wrapped__"):
+    # A decorator that copies the attributes of a wrapped run copies this one, too: it has to name its own bearer.
+    if callable(function) and getattr(function, "__superluigi_wrapped__", None) is not function:
         type.__setattr__(cls, "run", _wrapped(function))
 
 
 def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a `run`: called without arguments it runs the task; from within the run (`super().run(...)`) it is `function`."""
+    """Wrap a `run`: called without arguments it runs the task; with them, or by `super().run()`, it is `function`."""
 
     @functools.wraps(function)
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
         if args or kwargs or id(self) in _running.get():
-            return function(self, *args, **kwargs)
+            return _inside(self, function, self, *args, **kwargs)
         execution = _Execution(self, function).steps()
         try:
             first = next(execution)
@@ -77,8 +83,17 @@ def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
             return None
         return _resumed(execution, first)
 
-    run.__superluigi_wrapped__ = True  # type: ignore[attr-defined]
+    run.__superluigi_wrapped__ = run  # type: ignore[attr-defined]
     return run
+
+
+def _inside(task: Any, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call something of a task's run: what it calls by `super().run()` is then no run of its own."""
+    token = _running.set((*_running.get(), id(task)))
+    try:
+        return call(*args, **kwargs)
+    finally:
+        _running.reset(token)
 
 
 def _resumed(execution: Generator[Any, Any, None], first: Any) -> Generator[Any, Any, None]:
@@ -113,6 +128,7 @@ class _Execution:
             inputs, described = self._open_inputs()
             nested = self._open_outputs(stack)
             outputs = [output for _, output in dag.leaves(nested)]
+            self._check_declares_output(outputs)
             arguments = {"input_path": inputs, "output_path": dag.map_nested(_handed_out, nested)}
             arguments["metadata"] = self.metadata
             with self._guarded(outputs):
@@ -121,26 +137,21 @@ class _Execution:
                 self._publish(outputs, described, started)
 
     def _called(self, call: Callable[..., Any], arguments: dict[str, Any]) -> Generator[Any, Any, None]:
-        result = self._inside(call, **arguments)
+        result = _inside(self.task, call, **arguments)
         if inspect.iscoroutine(result):
-            self._inside(_awaited, result)
+            _inside(self.task, _awaited, result)
         elif isinstance(result, Generator):
             with contextlib.closing(result):
                 answer = None
                 while True:
                     try:
-                        required = self._inside(result.send, answer)
+                        required = _inside(self.task, result.send, answer)
                     except StopIteration:
                         return
+                    if isinstance(required, Iterator):
+                        required = list(required)  # Luigi looks through it several times
                     yielded = yield required
                     answer = self._received(required, yielded)
-
-    def _inside(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        token = _running.set((*_running.get(), id(self.task)))
-        try:
-            return call(*args, **kwargs)
-        finally:
-            _running.reset(token)
 
     # Inputs
 
@@ -152,22 +163,23 @@ class _Execution:
 
     def _received(self, required: Any, targets: Any) -> Any:
         """Give what the user's generator is sent for the tasks that it yielded."""
-        if not self.is_atomic:
+        if not self.has_record:
             return targets
         tasks = required.requirements if isinstance(required, luigi.DynamicRequirements) else required
-        paths, described = self._read(tasks, with_copies=True)
+        paths, described = self._read(tasks, with_copies=self.is_atomic)
         self.dynamic_inputs.append(described)
-        return paths
+        return paths if self.is_atomic else targets
 
     def _read(self, tasks: Any, *, with_copies: bool) -> tuple[Any, Any]:
-        inputs = dag.map_nested(
-            lambda task: dag.map_nested(lambda target: self._input(task, target, with_copies=with_copies), task.output()),
-            tasks,
-        )
-        return dag.map_nested(lambda given: given.handed_over, inputs), dag.map_nested(lambda given: given.described, inputs)
+        def read(task: luigi.Task) -> Any:
+            return dag.map_nested(lambda target: self._input(task, target, with_copies=with_copies), task.output())
+
+        inputs = dag.map_nested(read, tasks)
+        handed_over = dag.map_nested(lambda given: given.handed_over, inputs)
+        return handed_over, dag.map_nested(lambda given: given.described, inputs)
 
     def _input(self, task: luigi.Task, target: Any, *, with_copies: bool) -> _Input:
-        own = _own(target)
+        own = own_target(target)
         if with_copies and self.folder is not None and (own is not None or _is_luigi_s3(target)):
             folder = self.folder / str(self.reads)
             self.reads += 1
@@ -185,10 +197,20 @@ class _Execution:
         """Give a staged output for each target that has a path, else the target, as nested as `output()`."""
 
         def opened(target: Any) -> Any:
-            own = _own(target) if self.is_atomic else None
+            own = own_target(target) if self.is_atomic else None
             return target if own is None else StagedOutput(own, stack.enter_context(own.store.staging()))
 
         return dag.map_nested(opened, self.task.output())
+
+    def _check_declares_output(self, outputs: list[Any]) -> None:
+        """Refuse, before it runs, a task that could not leave what it promises."""
+        staged = [str(output.target) for output in outputs if isinstance(output, StagedOutput)]
+        if staged and "output_path" not in self.declared:
+            message = (
+                f"{type(self.task).__name__}.run does not declare output_path, so it cannot write {', '.join(staged)}. "
+                "Add the argument, or derive from TaskWithMetadata and write to the targets themselves."
+            )
+            raise MissingOutputError(message)
 
     @contextlib.contextmanager
     def _guarded(self, outputs: list[Any]) -> Iterator[None]:
@@ -210,17 +232,17 @@ class _Execution:
             raise
         guard.store.unmark()
 
-    def _publish(self, outputs: list[Any], described: Any, started: datetime.datetime) -> None:
+    def _publish(self, outputs: list[Any], described: Any, started: dt.datetime) -> None:
         """Check all outputs, then publish each with its record."""
         staged = [output for output in outputs if isinstance(output, StagedOutput)]
         others = [output for output in outputs if not isinstance(output, StagedOutput)]
         for output in staged:
             output.check()
-        if not self.task.has_own_complete():
-            for target in others:
-                if not target.exists():
-                    message = f"{self.task} finished without leaving {target}. Let run() write it, or correct output()."
-                    raise MissingOutputError(message)
+        absent = [target for target in others if not target.exists()]
+        if absent and not self.task.has_own_complete():
+            named = ", ".join(map(str, absent))
+            message = f"{self.task} finished without leaving {named}. Let run() write it, or correct output()."
+            raise MissingOutputError(message)
         if not self.has_record:
             return
         record = provenance.build(
@@ -233,9 +255,9 @@ class _Execution:
             output.publish({**record, "output": output.facts()})
         if guard is not None:
             guard.store.unmark()
-        for target in others:
-            if isinstance(target, Target):
-                target.store.write_record({**record, "output": facts_of(target)})
+        for own in map(own_target, [target for target in others if target not in absent]):
+            if own is not None:
+                own.store.write_record({**record, "output": facts_of(own)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,8 +272,8 @@ def _handed_out(output: Any) -> Any:
     return output.path if isinstance(output, StagedOutput) else output
 
 
-def _own(target: Any) -> Target | None:
-    """Give the target of ours that stands for a target; None if there is none."""
+def own_target(target: Any) -> Target | None:
+    """Give the target of ours that stands for a target, Luigi's local ones among them; None if there is none."""
     if isinstance(target, Target):
         return target
     if isinstance(target, luigi.LocalTarget):
@@ -260,8 +282,9 @@ def _own(target: Any) -> Target | None:
 
 
 def _is_luigi_s3(target: Any) -> bool:
+    """Say whether it is one object of Luigi's S3 targets; those that name a folder are handed over themselves."""
     module = sys.modules.get("luigi.contrib.s3")  # who has such a target has imported it, and boto3 with it
-    return module is not None and isinstance(target, module.S3Target)
+    return module is not None and isinstance(target, module.S3Target) and not target.path.endswith("/")
 
 
 def _fetched(target: Any, folder: Path) -> ReadCopy:
@@ -271,30 +294,40 @@ def _fetched(target: Any, folder: Path) -> ReadCopy:
     return ReadCopy(copy, files.digest(copy))
 
 
-def _state_of(target: Any) -> str | None:
-    """Give what changes when a target changes; None if it is not there, or cannot tell."""
+def _state_of(target: Any) -> object:
+    """Give what changes when a target changes: None if it is not there, never the same twice if it cannot be read."""
+    own = own_target(target)
     try:
-        return target.fingerprint() if isinstance(target, Target) else None
+        return None if own is None else own.fingerprint()
     except TargetNotFoundError:
         return None
+    except SuperLuigiError:
+        return object()
 
 
 @functools.lru_cache(maxsize=4096)
 def _declared(function: Callable[..., Any], task_cls: Any) -> tuple[str, ...]:
     """Give which of the offered arguments a `run` declares.
 
+    A decorator that takes any (`**kwargs`) gets what is declared by the `run` that it wraps.
+
     Raises:
         RunSignatureError: it needs one that is not offered.
     """
     offered: tuple[str, ...] = task_cls.offered_arguments
-    parameters = list(inspect.signature(function).parameters.values())[1:]
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return offered
+    parameters = list(inspect.signature(function, follow_wrapped=False).parameters.values())[1:]
+    if _takes_any(parameters):
+        wrapped = inspect.signature(function).parameters
+        return offered if _takes_any(wrapped.values()) else tuple(name for name in offered if name in wrapped)
     named = [parameter for parameter in parameters if parameter.kind is not parameter.VAR_POSITIONAL]
     unknown = [item.name for item in named if item.name not in offered and item.default is item.empty]
     if unknown:
         raise RunSignatureError(task_cls.__name__, unknown, offered)
     return tuple(item.name for item in named if item.name in offered)
+
+
+def _takes_any(parameters: Iterable[inspect.Parameter]) -> bool:
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
 
 
 def _awaited(coroutine: Coroutine[Any, Any, Any]) -> None:

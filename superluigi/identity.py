@@ -12,12 +12,14 @@ import hashlib
 import inspect
 import json
 import textwrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import luigi
 from luigi.task_register import Register
 
 from superluigi import dag
+
+if TYPE_CHECKING:
+    import luigi
 
 _LENGTH = 32
 
@@ -40,29 +42,58 @@ def task_id(task: luigi.Task) -> str:
         CycleError: tasks require each other in a circle.
     """
     known = _remembered(task)
-    if known is not None:
-        return known
+    if known is None:
+        broken = compute_all(task)
+        if broken:
+            raise broken[task]
+        known = _remembered(task)
+        assert known is not None
+    return known
+
+
+def compute_all(task: luigi.Task) -> dict[luigi.Task, Exception]:
+    """Compute and remember the ids of a task of ours and of all upstream; give the tasks that cannot have one, and why.
+
+    Those are the tasks whose own `requires()` fails, and all that is downstream of one.
+
+    Raises:
+        CycleError: tasks require each other in a circle.
+    """
     roles: dict[_Node, list[tuple[dag.Role, luigi.Task]]] = {}
+    broken: dict[_Node, Exception] = {}
 
     def edges(node: _Node) -> list[_Node]:
-        if not _is_ours(node.task) or _remembered(node.task) is not None:
+        if not is_ours(node.task) or _remembered(node.task) is not None:
             return []
-        roles[node] = dag.required(node.task)
+        try:
+            roles[node] = dag.required(node.task)
+        except Exception as error:  # noqa: BLE001  (the user's requires() may fail in whatever way)
+            broken[node] = error
+            return []
         return [_Node(upstream) for _, upstream in roles[node]]
 
     ids: dict[_Node, str] = {}
-    for node in dag.walk([_Node(task)], edges):
+    for node, upstream in dag.walk([_Node(task)], edges).items():
         if node in roles:
+            error = next((broken[required] for required in upstream if required in broken), None)
+            if error is not None:
+                broken[node] = error
+                continue
             ids[node] = _compute(node.task, [(role, ids[_Node(required)]) for role, required in roles[node]])
             remember(node.task, ids[node])
-        else:
+        elif node not in broken:
             ids[node] = _remembered(node.task) or str(node.task.task_id)
-    return ids[_Node(task)]
+    return {node.task: error for node, error in broken.items()}
 
 
 def remember(task: luigi.Task, value: str) -> None:
     """Take this as the task's id until the next `forget`."""
     task.__dict__["_remembered_id"] = (_now(), value)
+
+
+def is_known(task: luigi.Task) -> bool:
+    """Say whether the task's id is remembered, so that asking for it calls no `requires()`."""
+    return _remembered(task) is not None
 
 
 def _remembered(task: luigi.Task) -> str | None:
@@ -76,7 +107,8 @@ def _now() -> tuple[object, int, object]:
     return _generation, len(registered), registered[-1]
 
 
-def _is_ours(task: luigi.Task) -> bool:
+def is_ours(task: luigi.Task) -> bool:
+    """Say whether the task has an id of ours, not Luigi's."""
     return hasattr(task, "luigi_task_id")
 
 
@@ -123,6 +155,9 @@ def code_fingerprint(task_cls: type[luigi.Task]) -> str | None:
     except (OSError, TypeError, SyntaxError):
         return None
     for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node) is not None:
+        if (
+            isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(node) is not None
+        ):
             node.body = node.body[1:] or [ast.Pass()]
     return f"sha256:{hashlib.sha256(ast.dump(tree).encode()).hexdigest()}"

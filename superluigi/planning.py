@@ -6,13 +6,14 @@ else, least of all on a task.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import luigi
 
 from superluigi import dag
-from superluigi.errors import ConfigError, TaskTypeError, UnknownTaskError
+from superluigi.errors import ConfigError, TaskFailedError, TaskFailure, TaskTypeError, UnknownTaskError
 
 TaskNames = luigi.Task | Sequence[luigi.Task]
 TaskClasses = type[luigi.Task] | str | Sequence[type[luigi.Task] | str]
@@ -37,15 +38,18 @@ def plan_forcing(
     force_upstream: bool,
     force_upstream_to_task: TaskNames | None,
     force_upstream_to_task_cls: TaskClasses | None,
+    raise_exception: bool = False,
 ) -> Forcing:
     """Give which tasks to force; at most one of the four arguments may be set.
 
-    Walks `requires()` only for the last two, which force the tasks that are named, the roots, and all between.
+    Walks `requires()` only for the last two, which force the tasks that are named, the roots that need them, and all
+    between. What a `requires()` raises leaves as it is with `raise_exception`.
 
     Raises:
         ConfigError: more than one argument is set.
         UnknownTaskError: a task or class is nowhere upstream of the roots.
         TaskTypeError: something else than tasks, classes or names of classes is given.
+        TaskFailedError: a `requires()` fails, so that the tasks between cannot be told. Names each of them.
     """
     given = {
         "force": force,
@@ -60,16 +64,38 @@ def plan_forcing(
     if force_upstream:
         return Forcing(everything=True)
     if force_upstream_to_task is not None:
-        return _between(roots, _tasks(force_upstream_to_task), [])
+        return _between(_graph(roots, raise_exception=raise_exception), roots, _tasks(force_upstream_to_task), [])
     if force_upstream_to_task_cls is not None:
-        return _between(roots, [], _classes(force_upstream_to_task_cls))
+        return _between(_graph(roots, raise_exception=raise_exception), roots, [], _classes(force_upstream_to_task_cls))
     return Forcing(frozenset(roots) if force else frozenset())
 
 
+def _graph(roots: Sequence[luigi.Task], *, raise_exception: bool) -> dict[luigi.Task, tuple[luigi.Task, ...]]:
+    failures: list[TaskFailure] = []
+
+    def edges(task: luigi.Task) -> list[luigi.Task]:
+        try:
+            return dag.upstream_of(task)
+        except TaskTypeError:
+            raise
+        except Exception as error:
+            if raise_exception:
+                raise
+            failures.append(TaskFailure.of(task, error, traceback.format_exc()))
+            return []
+
+    graph = dag.walk(roots, edges)
+    if failures:
+        raise TaskFailedError(failures, "What to force cannot be told.") from failures[0].exception
+    return graph
+
+
 def _between(
-    roots: Sequence[luigi.Task], tasks: list[luigi.Task], classes: list[type[luigi.Task] | str]
+    graph: dict[luigi.Task, tuple[luigi.Task, ...]],
+    roots: Sequence[luigi.Task],
+    tasks: list[luigi.Task],
+    classes: list[type[luigi.Task] | str],
 ) -> Forcing:
-    graph = dag.walk(roots, dag.upstream_of)
     aims = {task: [member for member in graph if member == task] for task in tasks}
     aims_by_class = {task_cls: [member for member in graph if _is_of(member, task_cls)] for task_cls in classes}
     families = sorted({task.get_task_family() for task in graph})

@@ -15,21 +15,23 @@ import socket
 import subprocess
 import sys
 import uuid
+from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import luigi
 from luigi.parameter import ParameterVisibility
 
-from superluigi import dag, identity
+from superluigi import identity
 from superluigi.errors import MetadataError
 from superluigi.targets.base import Target
 from superluigi.targets.metadata import Metadata, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
+
+    import luigi
 
 SCHEMA = "superluigi/1"
 
@@ -76,7 +78,7 @@ def build(
         "version": identity.version_of(task_cls),
         "code": _code_fingerprint(task_cls),
         "params": public_params(task),
-        "input": inputs,
+        "input": _keyed_by_text(inputs),
         "output": None,
         "start_time": started.isoformat(),
         "end_time": ended.isoformat(),
@@ -89,7 +91,7 @@ def build(
         **_git(_folder_of(task_cls)),
     }
     if dynamic_inputs:
-        record["dynamic_input"] = dynamic_inputs
+        record["dynamic_input"] = _keyed_by_text(dynamic_inputs)
     values = plain(metadata)
     for key in values:
         if key in record or key in ("dynamic_input", "superseded"):
@@ -115,6 +117,22 @@ def describe_input(task: luigi.Task, target: Any, fingerprint: str | None) -> Me
         "task_id": task.task_id,
         "metadata_path": str(target.metadata_path) if isinstance(target, Target) else None,
     }
+
+
+def _keyed_by_text(nested: Any) -> Any:
+    """Give what mirrors `requires()` with keys that JSON can hold, whatever keys the task chose."""
+    if isinstance(nested, list | tuple):
+        return [_keyed_by_text(item) for item in nested]
+    if not isinstance(nested, Mapping):
+        return nested
+    result: Metadata = {}
+    for key, item in nested.items():
+        try:
+            (text,) = plain({key: None})
+        except MetadataError:
+            text = str(key)
+        result[f"{type(key).__name__}:{text}" if text in result else text] = _keyed_by_text(item)
+    return result
 
 
 @functools.lru_cache(maxsize=1024)
@@ -155,8 +173,13 @@ def _git(folder: str) -> dict[str, Any]:
 
 def _ask_git(folder: str, *words: str) -> str | None:
     try:
-        done = subprocess.run(
-            ["git", "-C", folder, *words], capture_output=True, text=True, timeout=10, check=False, stdin=subprocess.DEVNULL
+        done = subprocess.run(  # noqa: S603  (words of our own; the folder is one argument)
+            ["git", "--no-optional-locks", "-C", folder, *words],  # noqa: S607  (the user's own git)
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -78,6 +78,7 @@ def run_task(
             force_upstream=force_upstream,
             force_upstream_to_task=force_upstream_to_task,
             force_upstream_to_task_cls=force_upstream_to_task_cls,
+            raise_exception=raise_exception,
         )
         run = Run(forcing, raise_exception=raise_exception)
         files.sweep_private_folders()
@@ -142,9 +143,9 @@ def _task_of(given: Any) -> luigi.Task:
 @contextlib.contextmanager
 def _logging(level: str) -> Iterator[None]:
     """Let Luigi set up its logging once, as its configuration says, and hold the level of this call."""
-    InterfaceLogging.setup(core(log_level="NOTSET"))
     logger = logging.getLogger("luigi-interface")
     before = logger.level
+    InterfaceLogging.setup(core(log_level="NOTSET"))
     logger.setLevel(str(level).upper())
     try:
         yield

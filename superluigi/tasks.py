@@ -9,11 +9,15 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import luigi
+from luigi.task import MixinNaiveBulkComplete
+from luigi.worker import TaskProcess
 
 from superluigi import dag, identity
 from superluigi.errors import InvalidNameError
-from superluigi.execution import TaskRegister
+from superluigi.execution import TaskRegister, own_target
 from superluigi.targets import LocalFileTarget, LocalFolderTarget, S3ObjectTarget, S3PrefixTarget, Target
+
+_LENT_BY_THE_WORKER = frozenset(TaskProcess.forward_reporter_attributes.values())
 
 
 class Task(luigi.Task, metaclass=TaskRegister):
@@ -61,9 +65,15 @@ class Task(luigi.Task, metaclass=TaskRegister):
         """Hash Luigi's own id, in this process."""
         return hash(self.luigi_task_id)
 
+    def __repr__(self) -> str:
+        """Show class and significant parameters, as Luigi does, but no private or hidden ones: it reaches the logs."""
+        shown = self.to_str_params(only_significant=True, only_public=True)
+        return f"{self.get_task_family()}({', '.join(f'{name}={value}' for name, value in shown.items())})"
+
     def __getstate__(self) -> dict[str, Any]:
-        """Leave behind what this process remembers of the task's id."""
-        return {name: value for name, value in self.__dict__.items() if name != "_remembered_id"}
+        """Leave behind the id, which only this process remembers, and Luigi's scheduler, which a running task holds."""
+        state = {name: value for name, value in self.__dict__.items() if name != "_remembered_id"}
+        return {**state, **dict.fromkeys(state.keys() & _LENT_BY_THE_WORKER)}
 
     def complete(self) -> bool:
         """Say whether all outputs exist, and none of several was left half-published."""
@@ -73,6 +83,9 @@ class Task(luigi.Task, metaclass=TaskRegister):
         guard = self.guard_of(outputs)
         return all(target.exists() for target in outputs) and not (guard is not None and guard.store.is_marked())
 
+    # Luigi's range tools ask it of the class with some parameters filled in, so that it cannot be inherited as it is.
+    bulk_complete = MixinNaiveBulkComplete.__dict__["bulk_complete"]
+
     @classmethod
     def has_own_complete(cls) -> bool:
         """Say whether the class decides otherwise than by its outputs whether it is complete."""
@@ -80,7 +93,7 @@ class Task(luigi.Task, metaclass=TaskRegister):
 
     def guard_of(self, outputs: list[Any]) -> Target | None:
         """Give the output at which the intent marker is put, None if the outputs change in one step."""
-        own = [target for target in outputs if isinstance(target, Target)]
+        own = [target for target in map(own_target, outputs) if target is not None]
         return own[0] if len(own) > 1 else None
 
 
@@ -106,7 +119,9 @@ class External(ExternalTask):
             return LocalFolderTarget(self.path) if self.path.endswith("/") else LocalFileTarget(self.path)
         bucket, slash, key = self.path.removeprefix("s3://").partition("/")
         if not slash or not key:
-            raise InvalidNameError(self.path, "names a bucket, not data", "Give s3://bucket/key or s3://bucket/prefix/.")
+            raise InvalidNameError(
+                self.path, "names a bucket, not data", "Give s3://bucket/key or s3://bucket/prefix/."
+            )
         return S3PrefixTarget(bucket, key) if key.endswith("/") else S3ObjectTarget(bucket, key)
 
 
@@ -120,7 +135,8 @@ class TaskWithMetadata(Task):
     offered_arguments = ("metadata",)
 
     def guard_of(self, outputs: list[Any]) -> Target | None:
-        return next((target for target in outputs if isinstance(target, Target)), None)
+        """Give the first output: even a single one changes while its record does not."""
+        return next((target for target in map(own_target, outputs) if target is not None), None)
 
 
 class AtomicTaskWithMetadata(TaskWithMetadata):
@@ -135,4 +151,5 @@ class AtomicTaskWithMetadata(TaskWithMetadata):
     offered_arguments = ("input_path", "output_path", "metadata")
 
     def guard_of(self, outputs: list[Any]) -> Target | None:
+        """Give the first of several outputs; a single one is published in one step."""
         return Task.guard_of(self, outputs)

@@ -11,9 +11,11 @@ while another is open, inside it or in another thread, joins the server that run
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import logging
 import os
+import re
 import socket
 import sys
 import threading
@@ -24,6 +26,7 @@ from superluigi.errors import ConfigError, InvalidNameError, MissingExtraError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from boto3.session import Session
     from moto.server import ThreadedMotoServer
     from mypy_boto3_s3 import S3Client
 
@@ -35,10 +38,22 @@ _CREDENTIALS = {
     "AWS_SECRET_ACCESS_KEY": "embedded-s3",
     "AWS_DEFAULT_REGION": "us-east-1",
 }
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+_BUCKET = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_HIGHEST_PORT = 65_535
 
 _lock = threading.RLock()
 _blocks: list[_Block] = []
 _moto: ThreadedMotoServer | None = None
+
+
+def _renew_lock() -> None:
+    global _lock  # noqa: PLW0603  (a lock that another thread held at the fork stays locked in the child)
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 class EmbeddedS3:
@@ -53,15 +68,9 @@ class EmbeddedS3:
         return f"EmbeddedS3({self.endpoint_url})"
 
     def client(self) -> S3Client:
-        """Give a new boto3 client for this server, whatever the environment says by now."""
-        import boto3
-
-        session = boto3.session.Session(
-            aws_access_key_id=_CREDENTIALS["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-            region_name=_CREDENTIALS["AWS_DEFAULT_REGION"],
-        )
-        return session.client("s3", endpoint_url=self.endpoint_url)
+        """Give a new boto3 client for this server, whatever the environment says by now. Safe between threads."""
+        with _lock:  # boto3's sessions are not safe between threads, its clients are
+            return _session().client("s3", endpoint_url=self.endpoint_url)
 
     def create_bucket(self, name: str) -> None:
         """Create an empty bucket; one that is there already stays as it is.
@@ -69,16 +78,14 @@ class EmbeddedS3:
         Raises:
             InvalidNameError: S3 does not allow this name.
         """
+        # moto still takes the names that S3 allowed before 2018.
+        if not _BUCKET.fullmatch(name):
+            way_out = "Use 3 to 63 lower-case letters, digits, dots and hyphens, with a letter or digit at both ends."
+            raise InvalidNameError(name, "cannot be the name of a new bucket", way_out)
         client = self.client()
         if name in {bucket.get("Name") for bucket in client.list_buckets()["Buckets"]}:
             return
-        try:
-            client.create_bucket(Bucket=name)
-        except client.exceptions.ClientError as error:
-            if error.response.get("Error", {}).get("Code") != "InvalidBucketName":
-                raise
-            way_out = "Use 3 to 63 lower-case letters, digits, dots and hyphens, with a letter or digit at both ends."
-            raise InvalidNameError(name, "is not the name of a bucket", way_out) from error
+        client.create_bucket(Bucket=name)
         self._created.append(name)
 
     def _remove_created_buckets(self) -> None:
@@ -109,7 +116,7 @@ def embedded_s3(*buckets: str, port: int = 0) -> Iterator[EmbeddedS3]:
 
     Raises:
         MissingExtraError: moto is not installed.
-        ConfigError: the port is taken, or a server is running already, on another port.
+        ConfigError: the port is taken or is none, or a server is running already, on another port.
         InvalidNameError: S3 does not allow the name of a bucket.
     """
     block = _enter(port)
@@ -243,16 +250,31 @@ def _leave(block: _Block) -> None:
         block.close_log()
 
 
+@functools.cache
+def _session() -> Session:
+    import boto3
+
+    # Kept, since a new session reads all of botocore's descriptions again: 100 ms a client, instead of 4.
+    return boto3.session.Session(
+        aws_access_key_id=_CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        region_name=_CREDENTIALS["AWS_DEFAULT_REGION"],
+    )
+
+
 def _started(port: int) -> ThreadedMotoServer:
     try:
         from moto.server import ThreadedMotoServer
     except ImportError as error:
-        raise MissingExtraError(extra="testing", module=error.name or "moto") from error
+        raise MissingExtraError(extra="testing", module=(error.name or "moto").partition(".")[0]) from error
 
+    if not 0 <= port <= _HIGHEST_PORT:
+        message = f"port={port} is no port: they go from 1 to {_HIGHEST_PORT}. Leave it out to get a free one."
+        raise ConfigError(message)
     if port != 0:
         try:
             socket.create_server((_HOST, port)).close()  # moto would wait for ever for a server that did not start
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             message = f"port={port} cannot be used for the embedded S3 server: {error}. Leave it out to get a free one."
             raise ConfigError(message) from error
     moto = ThreadedMotoServer(_HOST, port, verbose=False)

@@ -16,16 +16,18 @@ import time
 import traceback
 import uuid
 from collections import deque
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import luigi
 import luigi.worker
 from luigi import scheduler
 from luigi.event import Event
-from luigi.task_status import DONE, FAILED
+from luigi.task_status import DONE, FAILED, UNKNOWN
 from luigi.worker import ContextManagedTaskProcess, TaskStatusReporter, TracebackWrapper
 
-from superluigi import dag, identity
+from superluigi import config as configuration
+from superluigi import dag, identity, provenance
 from superluigi.errors import CycleError, TaskFailure
 
 if TYPE_CHECKING:
@@ -54,10 +56,7 @@ class Run:
 
     def record_failure(self, task: luigi.Task, error: BaseException | None, text: str) -> None:
         """Keep why a task failed, until it succeeds."""
-        reason = text.strip().rpartition("\n")[2]
-        if error is not None:
-            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        self.failures[task] = TaskFailure(task=str(task), reason=reason, exception=error, traceback=text)
+        self.failures[task] = TaskFailure.of(task, error, text)
 
     def record_success(self, task: luigi.Task) -> None:
         """Keep that a task ran; a failure before it was retried no longer counts."""
@@ -105,7 +104,7 @@ class _Results:
 def _picklable(error: BaseException | None) -> BaseException | None:
     """Give the exception if it arrives whole in another process, else None."""
     try:
-        pickle.loads(pickle.dumps(error))
+        pickle.loads(pickle.dumps(error))  # noqa: S301  (our own bytes)
     except Exception:  # noqa: BLE001  (a user's exception may fail in whatever way)
         return None
     return error
@@ -121,7 +120,13 @@ class TaskProcess(ContextManagedTaskProcess):
         self._run = run
         self._obstacle = obstacle
         self._failure: tuple[BaseException, str] | tuple[()] = ()
+        self._settings = configuration.of_this_call()
         self.check_complete = self._is_complete
+
+    def run(self) -> None:
+        """Run the task with the settings and the id of the run, which a process that is not forked does not inherit."""
+        with configuration.applied(self._settings, None), provenance.run(self._run.run_id):
+            super().run()
 
     def _is_complete(self, task: luigi.Task) -> bool:
         return task.complete() if task == self.task else self._run.is_complete(task)
@@ -133,7 +138,15 @@ class TaskProcess(ContextManagedTaskProcess):
     def _run_get_new_deps(self) -> Any:
         if self._obstacle is not None:
             raise self._obstacle
-        return super()._run_get_new_deps()
+        try:
+            return super()._run_get_new_deps()
+        except BaseException as error:
+            # Luigi's frame holds a run() that waits at a yield, and so its private folders, as long as the error lives.
+            for frame, _ in traceback.walk_tb(error.__traceback__):
+                waiting = frame.f_locals.get("task_gen") if frame.f_code.co_name == "_run_get_new_deps" else None
+                if isinstance(waiting, Generator):
+                    waiting.close()
+            raise
 
     def _handle_run_exception(self, error: BaseException) -> Any:
         if self._run.raise_exception:  # it will be seen where it arrives, so it is not logged here
@@ -155,6 +168,7 @@ class Worker(luigi.worker.Worker):
         self._task_result_queue.close()
         self._task_result_queue = _Results(self)
         self._without_id: dict[luigi.Task, Exception] = {}
+        self._done_before: set[str] | None = None
         self.requirements: dict[luigi.Task, tuple[luigi.Task, ...]] = {}
 
     @property
@@ -177,11 +191,14 @@ class Worker(luigi.worker.Worker):
         while pending:
             current = pending.pop()
             is_complete = self._check(current)
+            if is_complete is False and self._run.forcing.includes(current):
+                self._reopen(current)
             upstream = []
             for required in self._add(current, is_complete):
                 upstream.append(required)
                 if required not in seen:
                     self._validate_task(required)
+                    self._has_id(required)  # Luigi asks for the ids of all that is required before each is checked
                     seen.add(required)
                     pending.append(required)
             self.requirements[current] = tuple(upstream)
@@ -189,6 +206,17 @@ class Worker(luigi.worker.Worker):
         if self._first_task is None:
             self._first_task = task.task_id
         return bool(self.add_succeeded)
+
+    def _reopen(self, task: luigi.Task) -> None:
+        """Tell a central scheduler that what it knows of a forced task no longer holds.
+
+        For ten seconds after a task was done it ignores that the task is to run: see `stable_done_cooldown_secs` in
+        Luigi's scheduler. One request per run, and one per forced task that is done there.
+        """
+        if self._done_before is None:
+            self._done_before = set(self._scheduler.task_list(status=DONE, upstream_status="", limit=False))
+        if task.task_id in self._done_before:
+            self._scheduler.add_task(worker=self._id, task_id=task.task_id, status=UNKNOWN, runnable=False)
 
     def _check(self, task: luigi.Task) -> bool | TracebackWrapper:
         """Say whether a task is complete, or why that cannot be told."""
@@ -212,13 +240,10 @@ class Worker(luigi.worker.Worker):
 
         The id cannot be told if `requires()` fails, of the task itself or of one upstream. Such a task must not run.
         """
-        try:
-            _ = task.task_id
-        except CycleError:
-            raise
-        except Exception as error:  # noqa: BLE001  (the user's requires() may fail in whatever way)
-            identity.remember(task, task.luigi_task_id)
-            self._without_id[task] = error
+        if identity.is_ours(task) and not identity.is_known(task):
+            for broken, error in identity.compute_all(task).items():
+                identity.remember(broken, broken.luigi_task_id)  # type: ignore[attr-defined]  (compute_all gives only ours)
+                self._without_id[broken] = error
         return task not in self._without_id
 
     def _validate_dependency(self, dependency: Any) -> None:

@@ -4,8 +4,8 @@ A copy is served only if the fingerprint recorded with it is the remote's now, a
 modification time are as recorded. What was not published is never in here. Every entry is a folder of its
 own, named by a hash, so no remote name can reach outside the cache or meet another entry.
 
-    <root>/<endpoint>/<bucket>/<sha256 of kind and key>/copy/<readable name>   the bytes
-                                                       /entry.json            what they are a copy of
+    <root>/<endpoint>/<bucket>/<sha256 of all four>/copy/<readable name>   the bytes
+                                                   /entry.json            what they are a copy of
 
 The cache is bounded: `[superluigi] cache_max_bytes`, and `cache_min_free_bytes` of the disk that stay free (a
 twentieth of a small disk); the least recently used copies go first, and none that is in use.
@@ -71,8 +71,10 @@ class CacheEntry:
     @property
     def folder(self) -> Path:
         """Where everything of this entry lies."""
-        name = hashlib.sha256(f"{self.kind}:{self.key}".encode("utf-8", "surrogatepass")).hexdigest()[:40]
-        return self.root / _UNSAFE.sub("_", self.endpoint) / self.bucket / name
+        whole = "\n".join((self.endpoint, self.bucket, self.kind, self.key))
+        name = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+        endpoint, bucket = (readable_name(_UNSAFE.sub("_", part)) for part in (self.endpoint, self.bucket))
+        return self.root / endpoint / bucket / name
 
     @property
     def path(self) -> Path:

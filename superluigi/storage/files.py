@@ -63,7 +63,7 @@ def is_abandoned(token: str) -> bool:
     """
     owner, at, host = token.partition("@")
     parts = owner.split("-")
-    if not at or host != socket.gethostname() or len(parts) != 3 or not parts[0].isdigit():
+    if not at or host != socket.gethostname() or len(parts) != 3 or not parts[0].isdecimal():
         return False
     pid = int(parts[0])
     if pid == os.getpid() and parts[1] == _start_time(pid):
@@ -77,6 +77,8 @@ def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
+        return False
+    except OverflowError:  # a number that no process has
         return False
     except OSError:
         return True
@@ -125,11 +127,22 @@ def discard(path: Path) -> None:
         path.unlink(missing_ok=True)
         return
 
-    def grant_and_retry(function: object, name: str, _error: object) -> None:
+    def grant_and_retry(function: object, name: str, error: object) -> None:
+        cause = error[1] if isinstance(error, tuple) else error
+        if isinstance(cause, FileNotFoundError):
+            return
+        if not isinstance(cause, PermissionError):
+            raise cause  # type: ignore[misc]
         with contextlib.suppress(FileNotFoundError):
-            os.chmod(os.path.dirname(name), 0o700)
-            os.chmod(name, 0o700, follow_symlinks=False) if os.chmod in os.supports_follow_symlinks else None
-            function(name)  # type: ignore[operator]
+            if os.fspath(name) != os.fspath(path):  # what lies around the folder is not ours to change
+                os.chmod(os.path.dirname(name), 0o700)
+            if function in (os.unlink, os.rmdir):
+                function(name)  # type: ignore[operator]
+            elif os.lstat(name).st_mode & stat.S_IRWXU != stat.S_IRWXU:  # a folder that could not be looked into
+                os.chmod(name, 0o700)
+                discard(Path(name))
+            else:
+                raise cause
 
     if sys.version_info >= (3, 12):
         shutil.rmtree(path, onexc=grant_and_retry)
@@ -353,14 +366,15 @@ def files_in(folder: Path) -> list[tuple[str, Path]]:
     pending: list[tuple[str, Path]] = [("", folder)]
     while pending:
         prefix, current = pending.pop()
-        for child in os.scandir(current):
-            name = f"{prefix}{child.name}"
-            if child.is_symlink():
-                _check_link(Path(child.path), root, name)
-            if child.is_dir():
-                pending.append((f"{name}/", Path(child.path)))
-            else:
-                found.append((name, Path(child.path)))
+        with os.scandir(current) as children:
+            for child in children:
+                name = f"{prefix}{child.name}"
+                if child.is_symlink():
+                    _check_link(Path(child.path), root, name)
+                if child.is_dir():
+                    pending.append((f"{name}/", Path(child.path)))
+                else:
+                    found.append((name, Path(child.path)))
     return sorted(found)
 
 
@@ -419,7 +433,8 @@ def digest_of_entries(entries: list[Entry]) -> str:
     """Give one digest over names, sizes and digests of a folder's files; empty folders do not count."""
     sha256 = hashlib.sha256()
     for entry in sorted(entries, key=lambda entry: entry.name):
-        sha256.update(f"{len(entry.name)}:{entry.name}:{entry.size_bytes}:{entry.digest}\n".encode())
+        facts = f"{len(entry.name)}:{entry.name}:{entry.size_bytes}:{entry.digest}\n"
+        sha256.update(facts.encode("utf-8", "surrogateescape"))
     return f"sha256-tree:{sha256.hexdigest()}"
 
 
@@ -435,5 +450,6 @@ def changed_stamp(path: Path, *, leave_out: str | None = None) -> str:
     for name, child in files_in(path):
         if name != leave_out:
             facts = child.stat()
-            sha256.update(f"{len(name)}:{name}:{facts.st_size}:{facts.st_mtime_ns}\n".encode())
+            line = f"{len(name)}:{name}:{facts.st_size}:{facts.st_mtime_ns}\n"
+            sha256.update(line.encode("utf-8", "surrogateescape"))
     return sha256.hexdigest()

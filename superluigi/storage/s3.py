@@ -57,6 +57,8 @@ _ENVIRONMENT = (
     "AWS_SHARED_CREDENTIALS_FILE",
 )
 
+_CREDENTIALS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+
 _clients: dict[tuple[Any, ...], S3Client] = {}
 _clients_lock = threading.Lock()
 _known_buckets: set[tuple[Any, ...]] = set()
@@ -102,7 +104,7 @@ class Bucket:
 
     name: str
     role_arn: str | None = None
-    client_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    client_options: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)  # may hold credentials
 
     # Who asks
 
@@ -194,7 +196,12 @@ class Bucket:
                     raise _not_found(f"s3://{self.name}/{expected.key}")
                 destination.write_bytes(data)
             else:
-                self.client().download_file(self.name, expected.key, str(destination), Config=_transfer_config())
+                try:
+                    self.client().download_file(self.name, expected.key, str(destination), Config=_transfer_config())
+                except Exception as error:
+                    if type(error).__name__ != "S3DownloadFailedError":
+                        raise
+                    return False  # it was replaced between two of its parts
         if self._holds(destination, expected):
             return True
         files.discard(destination)
@@ -247,6 +254,11 @@ class Bucket:
 
     # What goes wrong
 
+    def _max_tries(self) -> int:
+        client = _clients.get(self._settings())
+        retries = {} if client is None else client.meta.config.retries or {}  # type: ignore[attr-defined]
+        return int(retries.get("total_max_attempts", _MAX_TRIES))
+
     def _check_exists(self) -> None:
         known = (self.name, *self._settings())
         if known in _known_buckets:
@@ -266,7 +278,8 @@ class Bucket:
         except SuperLuigiError:
             raise
         except Exception as error:
-            translated = _translation(error, operation, f"s3://{self.name}/{key}" if key else f"s3://{self.name}")
+            address = f"s3://{self.name}/{key}" if key else f"s3://{self.name}"
+            translated = _translation(error, operation, address, self._max_tries())
             if translated is None:
                 raise
             raise translated from error
@@ -322,10 +335,10 @@ def _make_client(role_arn: str | None, options: dict[str, Any]) -> S3Client:
         max_pool_connections=32,
     )
     config = defaults.merge(options.pop("config")) if "config" in options else defaults
-    session = boto3.session.Session()
-    if role_arn is not None:
-        session = _session_with_role(session, role_arn)
-    return session.client("s3", config=config, **options)
+    if role_arn is None:
+        return boto3.session.Session().client("s3", config=config, **options)
+    source = {name: options.pop(name) for name in (*_CREDENTIALS, "region_name") if name in options}
+    return _session_with_role(boto3.session.Session(**source), role_arn).client("s3", config=config, **options)
 
 
 def _session_with_role(session: Any, role_arn: str) -> Any:
@@ -365,6 +378,7 @@ def _code(error: BaseException) -> str:
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
 
 
+_THEIRS = ("botocore", "boto3", "s3transfer")
 _GRANT = "Ask for the permission, or use other credentials (AWS_PROFILE, role_arn)."
 _LOG_IN = "Set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or log in again (aws sso login)."
 _NAME_BUCKET = "Create the bucket, or correct its name or the endpoint (AWS_ENDPOINT_URL)."
@@ -393,7 +407,8 @@ _BY_CODE: dict[str, tuple[type[StorageError], str, str]] = {
     "504": (StoreUnavailableError, "the store did not answer in time", _TRY_LATER),
 }
 
-# What botocore itself raises, by class name along the exception's own base classes.
+# What botocore and its kin themselves raise, by class name along the exception's own base classes; for all others
+# of theirs the last lines of `_translation` have a word.
 _BY_CLASS: dict[str, tuple[type[StorageError], str, str]] = {
     "NoCredentialsError": (CredentialsError, "there are no credentials", _LOG_IN),
     "PartialCredentialsError": (CredentialsError, "the credentials are incomplete", _LOG_IN),
@@ -408,19 +423,20 @@ _BY_CLASS: dict[str, tuple[type[StorageError], str, str]] = {
     "ConnectionError": (StoreUnavailableError, "the connection failed", _TRY_LATER),
     "IncompleteReadError": (StoreUnavailableError, "the answer broke off", _TRY_LATER),
     "RetriesExceededError": (StoreUnavailableError, "the download broke off again and again", _TRY_LATER),
-    "BotoCoreError": (StorageError, "the request failed", "See the cause."),
-    "Boto3Error": (StorageError, "the request failed", "See the cause."),
+    "ResponseParserError": (StoreUnavailableError, "the answer is not one of S3", _TRY_LATER),
+    "S3DownloadFailedError": (StoreUnavailableError, "the object was replaced while it was read", _TRY_LATER),
 }
 
 
-def _translation(error: Exception, operation: str, address: str) -> Exception | None:
+def _translation(error: Exception, operation: str, address: str, max_tries: int) -> Exception | None:
     """Give the error of ours that says the same, None for errors that are not botocore's."""
     cause = error
     if type(error).__name__ == "S3UploadFailedError" and isinstance(error.__context__, Exception):
         cause = error.__context__  # boto3 wraps the answer of S3 into a mere sentence
     if code := _code(cause):
         metadata = cause.response.get("ResponseMetadata", {})  # type: ignore[attr-defined]
-        facts = {"request_id": metadata.get("RequestId"), "tries": metadata.get("RetryAttempts", 0) + 1}
+        request_id = metadata.get("RequestId") or metadata.get("HTTPHeaders", {}).get("x-amz-request-id")
+        facts = {"request_id": request_id, "tries": metadata.get("RetryAttempts", 0) + 1}
         if code in {"404", "NoSuchKey", "NotFound"}:
             if operation == "HeadObject":  # a HEAD has no body: only a missing bucket lets it come this far
                 return BucketNotFoundError(operation, address, "there is no such bucket", _NAME_BUCKET, **facts)
@@ -430,9 +446,10 @@ def _translation(error: Exception, operation: str, address: str) -> Exception | 
         if told not in problem and code in _BY_CODE and not code.isdigit():
             problem = f"{problem} ({told})"
         return error_cls(operation, address, problem, way_out, **facts)
-    for base in type(cause).__mro__:
-        if base.__module__.startswith(("botocore", "boto3")) and base.__name__ in _BY_CLASS:
-            error_cls, problem, way_out = _BY_CLASS[base.__name__]
-            tries = _MAX_TRIES if error_cls is StoreUnavailableError else 1
-            return error_cls(operation, address, f"{problem} ({cause})", way_out, tries=tries)
-    return None
+    theirs = [base.__name__ for base in type(cause).__mro__ if base.__module__.partition(".")[0] in _THEIRS]
+    if not theirs:
+        return None
+    known = (_BY_CLASS[name] for name in theirs if name in _BY_CLASS)
+    error_cls, problem, way_out = next(known, (StorageError, "the request failed", "See the cause."))
+    tries = max_tries if error_cls is StoreUnavailableError else None
+    return error_cls(operation, address, f"{problem} ({cause})", way_out, tries=tries)

@@ -152,14 +152,14 @@ def inspect(target: Target, path: Path) -> Written:
     if path.exists() and not path.is_dir():
         message = f"A file was written for {target}, but {promised}. Write into it, or use {target.other_shape}."
         raise TargetShapeError(message)
-    if path.exists():
-        files.settle_links(path)
-    entries = tuple(files.listing(path)) if path.exists() else ()
+    inside = target.record_inside
+    entries = tuple(entry for entry in files.listing(path) if entry.name != inside) if path.exists() else ()
     if not entries:
         message = f"No file was written for {target}, but {promised}, at least one. Write into the folder that was given."
         raise MissingOutputError(message)
     size_bytes = sum(entry.size_bytes for entry in entries)
-    return Written(path, size_bytes, files.digest_of_entries(list(entries)), files.changed_stamp(path), entries)
+    stamp = files.changed_stamp(path, leave_out=inside)
+    return Written(path, size_bytes, files.digest_of_entries(list(entries)), stamp, entries)
 
 
 class StagedOutput:
@@ -183,6 +183,8 @@ class StagedOutput:
             TargetShapeError: a folder instead of a file, or the reverse.
             MissingOutputError: nothing, or an empty folder.
         """
+        if self.target.shape is Shape.FOLDER and self.path.is_dir():
+            files.settle_links(Path(self.path))
         self._written = inspect(self.target, Path(self.path))
         return self._written
 
@@ -218,6 +220,7 @@ class Target(luigi.Target):
     shape: Shape
     other_shape: str
     metadata_contents_limit = 10
+    record_inside: str | None = None  # the name of the record, where it lies among the files that are read
 
     @property
     @abc.abstractmethod
@@ -290,6 +293,8 @@ class Target(luigi.Target):
                 files.discard(private)
                 with files.translated("copy", private):
                     take(source.path, private)
+            if self.record_inside is not None:
+                files.discard(private / self.record_inside)
             return ReadCopy(private, source.fingerprint() if with_fingerprint else None)
 
     @contextlib.contextmanager
@@ -308,9 +313,10 @@ class Target(luigi.Target):
             yield staged.path
             staged.publish(None)
 
-    @contextlib.contextmanager
-    def open(self, mode: str = "r") -> Iterator[IO[Any]]:
-        """Open a one-file target as Luigi's targets do: `r` or `rb` reads a copy, `w` or `wb` publishes at the end.
+    def open(self, mode: str = "r") -> OpenFile:
+        """Open a one-file target as Luigi's targets do: `r` or `rb` reads a copy, `w` or `wb` publishes when closed.
+
+        For a `with` block, or as it is. Nothing is published if the block raises, or if it is never closed.
 
         Raises:
             ConfigError: another mode.
@@ -322,6 +328,10 @@ class Target(luigi.Target):
         if mode not in ("r", "rb", "rt", "w", "wb", "wt"):
             message = f"{mode!r} is no mode of a target. Use 'r', 'rb', 'w' or 'wb'."
             raise ConfigError(message)
+        return OpenFile(self._opened(mode))
+
+    @contextlib.contextmanager
+    def _opened(self, mode: str) -> Iterator[IO[Any]]:
         encoding = None if "b" in mode else "utf-8"
         path = self.tmp_read_path() if mode.startswith("r") else self.tmp_write_path()
         with path as private, io.open(private, mode, encoding=encoding) as stream:
@@ -347,8 +357,12 @@ class Target(luigi.Target):
 
         Raises:
             MetadataError: a value that JSON cannot hold.
+            TargetNotFoundError: there are no data.
         """
-        self.store.write_record(plain(metadata))
+        record = plain(metadata)
+        if not self.exists():
+            raise not_found(self.path)
+        self.store.write_record(record)
 
     def fingerprint(self) -> str:
         """Give what changes when the data change, and only then: a digest, or S3's ETag for foreign objects.
@@ -364,6 +378,32 @@ class Target(luigi.Target):
     def remove(self) -> None:
         """Remove the data and the record; what is not there is no error."""
         self.store.discard()
+
+
+class OpenFile:
+    """The stream that `Target.open` gives: a context manager, and by itself whatever the file beneath it is."""
+
+    def __init__(self, opened: AbstractContextManager[IO[Any]]) -> None:
+        self._stack = contextlib.ExitStack()
+        stream: Any = self._stack.enter_context(opened)
+        self._stream = stream
+        stream.held_open_by = self  # `target.open().read()` keeps nothing but the method, and so the file
+
+    def __enter__(self) -> IO[Any]:
+        return self._stream  # type: ignore[no-any-return]
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.__exit__(*error)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def close(self) -> None:
+        """Close the file, and publish what was written; a second time does nothing."""
+        self._stack.close()
 
 
 def not_found(path: Path | str) -> TargetNotFoundError:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _INSIDE_NAME = ".metadata.json"
 _MARKER_NAME = "intent"
 _MAX_NAME_BYTES = 255
+_MAKE_TRIES = 1000
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,12 @@ class LocalStore:
 
     @property
     def _record_is_inside(self) -> bool:
-        return self.metadata_path.parent == self.path
+        return self.inside_name is not None
+
+    @property
+    def inside_name(self) -> str | None:
+        """The name of the record, where it lies in the folder itself."""
+        return self.metadata_path.name if self.metadata_path.parent == self.path else None
 
     def exists(self) -> bool:
         """Say whether the data are there; clears what a killed run left. Two `stat`s."""
@@ -63,9 +69,8 @@ class LocalStore:
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:
-        """Yield an empty folder beside the destination."""
-        if self._staging_root.exists():
-            self._heal()
+        """Yield an empty folder beside the destination. Raises TargetShapeError if the other shape stands there."""
+        self.exists()
         folder = self._staging_root / files.owner_token()
         with files.translated("stage", self.path):
             self._make(folder)
@@ -76,14 +81,16 @@ class LocalStore:
             self._close_root()
 
     def _make(self, folder: Path) -> None:
-        while True:
+        for tries_left in reversed(range(_MAKE_TRIES)):
             try:
                 self._staging_root.mkdir(parents=True, exist_ok=True)
                 if folder != self._staging_root:
                     folder.mkdir()
-            except FileNotFoundError:  # another process found the root empty and removed it: once more
-                continue
-            return
+            except (FileNotFoundError, FileExistsError):  # another process found the root empty and removed it: again
+                if not tries_left:
+                    raise
+            else:
+                return
 
     def _close_root(self) -> None:
         with contextlib.suppress(OSError):  # not empty: somebody else is at work, or a marker stands
@@ -110,7 +117,7 @@ class LocalStore:
 
     def _publish(self, written: Written, record: Metadata | None) -> None:
         if record is not None and self._record_is_inside:
-            inside = written.path / _INSIDE_NAME
+            inside = written.path / self.metadata_path.name
             inside.write_bytes(metadata.encode(record))
         if self._record_is_inside:
             self._replace_data(written)
@@ -156,9 +163,11 @@ class LocalStore:
         if record is None or "superseded" not in record:
             return record
         superseded = record.pop("superseded")
-        output = record.get("output", {})
-        is_own = output.get("stamp") == self._stamp() or output.get("fingerprint") == self._digest()
-        return record if is_own else superseded
+        output = record.get("output")
+        is_own = isinstance(output, dict) and (
+            output.get("stamp") == self._stamp() or output.get("fingerprint") == self._digest()
+        )
+        return record if is_own else superseded if isinstance(superseded, dict) else None
 
     def _settle_record(self) -> None:
         """Let the record beside the data be the data's own and nothing else."""
@@ -199,10 +208,10 @@ class LocalStore:
     def _digest(self) -> str:
         if self.shape is Shape.FILE:
             return files.digest(self.path)
-        return files.digest_of_entries([entry for entry in files.listing(self.path) if entry.name != _INSIDE_NAME])
+        return files.digest_of_entries([entry for entry in files.listing(self.path) if entry.name != self.inside_name])
 
     def _stamp(self) -> str:
-        return files.changed_stamp(self.path, leave_out=_INSIDE_NAME)
+        return files.changed_stamp(self.path, leave_out=self.inside_name)
 
     def mark(self) -> None:
         """Put the marker into the staging folder."""
@@ -220,7 +229,7 @@ class LocalStore:
 
     def discard(self) -> None:
         """Remove data, then record: the reverse would leave data without origin."""
-        with files.lock(str(self.path.absolute())):
+        with files.translated("remove", self.path), files.lock(str(self.path.absolute())):
             files.discard(self.path)
             if not self._record_is_inside:
                 self.metadata_path.unlink(missing_ok=True)
@@ -243,6 +252,9 @@ class LocalFileTarget(Target):
     def __init__(self, path: str | os.PathLike[str], metadata_path: str | os.PathLike[str] | None = None) -> None:
         self._path = _checked(path)
         self._metadata_path = _beside(self._path) if metadata_path is None else _checked(metadata_path)
+        if self._metadata_path == self._path:
+            way_out = "Leave metadata_path out, or give another."
+            raise InvalidNameError(os.fspath(path), "is the path of the data and of their record", way_out)
 
     @property
     def path(self) -> Path:
@@ -291,9 +303,17 @@ class LocalFolderTarget(LocalFileTarget):
             problem, way_out = "is given together with metadata_inside_folder", "Give one of the two."
             raise InvalidNameError(os.fspath(metadata_path), problem, way_out)
         super().__init__(path, metadata_path)
+        if self._path in self._metadata_path.parent.parents:
+            problem = f"is deep inside {str(self._path)!r}, which is replaced whole"
+            raise InvalidNameError(str(self._metadata_path), problem, "Let the record lie beside it, or directly in it.")
         if metadata_inside_folder:
             self._metadata_path = self._path / _INSIDE_NAME
         self.metadata_contents_limit = metadata_contents_limit
+
+    @property
+    def record_inside(self) -> str | None:  # type: ignore[override]
+        """The name of the record, where it lies in the folder itself."""
+        return self.store.inside_name
 
 
 def _checked(path: str | os.PathLike[str]) -> Path:
@@ -303,7 +323,10 @@ def _checked(path: str | os.PathLike[str]) -> Path:
         raise InvalidNameError(text, "holds a NUL character", way_out)
     if text.startswith("s3://"):
         raise InvalidNameError(text, "is an address in S3, not a local path", "Use S3ObjectTarget or S3PrefixTarget.")
-    checked = Path(text).expanduser()
+    try:
+        checked = Path(text).expanduser()
+    except RuntimeError:
+        raise InvalidNameError(text, "is in a home directory that is not known", way_out) from None
     if not text.strip() or checked.name in ("", ".", ".."):
         raise InvalidNameError(text, "names no file or folder", way_out)
     return checked

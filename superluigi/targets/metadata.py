@@ -7,7 +7,7 @@ reads back as the same value.
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 import decimal
 import enum
 import json
@@ -21,12 +21,16 @@ from superluigi.errors import MetadataError
 
 Metadata = dict[str, Any]
 
+_MAX_DEPTH = 100
+_MAX_SHOWN = 60  # characters
+_MAX_INT_BITS = 13_000  # Python reads and writes no more than 4,300 digits (sys.set_int_max_str_digits)
 _WAY_OUT = "Convert it to numbers, text, lists or dicts, or leave it out."
 
 
 def encode(metadata: Mapping[str, Any]) -> bytes:
     """Give metadata that `plain` made as UTF-8 text that people can read."""
-    return json.dumps(metadata, indent=2, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"
+    text = json.dumps(metadata, indent=2, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 def decode(data: bytes) -> Metadata | None:
@@ -45,15 +49,13 @@ def plain(metadata: Mapping[Any, Any]) -> Metadata:
     value), sets (sorted), tuples, dataclasses, decimals and UUIDs (text).
 
     Raises:
-        MetadataError: any other value, NaN or infinity, two keys that become the same text, or a circle.
+        MetadataError: any other value, NaN or infinity, an integer of thousands of digits, two keys that become the
+            same text, a circle, or more than 100 levels.
     """
-    try:
-        return _plain_mapping(metadata, "", ())
-    except RecursionError:
-        raise MetadataError("...", "is nested too deeply for JSON", "Flatten it.") from None
+    return _plain_mapping(metadata, "", (id(metadata),))
 
 
-def _plain(value: Any, key: str, outer: tuple[int, ...]) -> Any:
+def _plain(value: Any, key: str, outer: tuple[int, ...]) -> Any:  # noqa: C901, PLR0911, PLR0912  (a table of types)
     if isinstance(value, enum.Enum):
         return _plain(value.value, key, outer)
     if value is None or isinstance(value, bool):
@@ -61,33 +63,63 @@ def _plain(value: Any, key: str, outer: tuple[int, ...]) -> Any:
     if isinstance(value, str):
         return str(value)
     if isinstance(value, int):
+        if value.bit_length() > _MAX_INT_BITS:
+            problem = "is an integer of thousands of digits, which cannot be read back"
+            raise MetadataError(key, problem, "Write it as text.")
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise MetadataError(key, f"is {value!r}, which JSON cannot hold", "Write None, or leave it out.")
+            raise _is_missing(value, key)
         return float(value)
     if isinstance(value, Mapping | list | tuple | set | frozenset) or _is_dataclass(value):
         if id(value) in outer:
             raise MetadataError(key, "holds itself", "Leave the circle out.")
+        if len(outer) >= _MAX_DEPTH:
+            raise MetadataError(key, f"is nested more than {_MAX_DEPTH} levels deep", "Flatten it.")
         return _plain_container(value, key, (*outer, id(value)))
     if type(value).__name__ in ("NaTType", "NAType"):
-        raise MetadataError(key, f"is {value!r}, which JSON cannot hold", "Write None, or leave it out.")
+        raise _is_missing(value, key)
     for kind, convert in _CONVERSIONS.items():
         if isinstance(value, kind):
             return convert(value)
-    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):  # a NumPy scalar, without importing NumPy
-        item = value.item()
-        if type(item) is not type(value):
-            return _plain(item, key, outer)
-    raise MetadataError(key, f"is a {type(value).__name__} ({_shown(value)}), which JSON cannot hold", _WAY_OUT)
+    is_scalar = getattr(value, "ndim", None) == 0 and hasattr(value, "item")  # of NumPy, without importing it
+    if is_scalar and not isinstance(value, bytes):
+        return _plain_scalar(value[()], key, outer)
+    raise _is_unknown(value, key)
 
 
 _CONVERSIONS: dict[type | tuple[type, ...], Callable[[Any], Any]] = {
-    datetime.timedelta: lambda value: value.total_seconds(),
-    (datetime.date, datetime.time): lambda value: value.isoformat(),
-    os.PathLike: lambda value: os.fsdecode(value),
+    dt.timedelta: lambda value: value.total_seconds(),
+    (dt.date, dt.time): lambda value: value.isoformat(),
+    os.PathLike: os.fsdecode,
     (decimal.Decimal, uuid.UUID): str,
 }
+
+
+def _plain_scalar(value: Any, key: str, outer: tuple[int, ...]) -> Any:
+    """Convert a NumPy scalar; its `item()` would make integers of nanoseconds, and None of a missing time."""
+    kind = getattr(getattr(value, "dtype", None), "kind", None)
+    if kind in ("M", "m") and str(value) == "NaT":
+        raise _is_missing(value, key)
+    if kind == "M":
+        return str(value)
+    if kind == "m":
+        try:
+            return float(value / type(value)(1, "s"))
+        except TypeError:  # months and years have no length
+            raise _is_unknown(value, key) from None
+    item = value.item()
+    if type(item) is type(value):
+        raise _is_unknown(value, key)
+    return _plain(item, key, outer)
+
+
+def _is_missing(value: Any, key: str) -> MetadataError:
+    return MetadataError(key, f"is {value!r}, which JSON cannot hold", "Write None, or leave it out.")
+
+
+def _is_unknown(value: Any, key: str) -> MetadataError:
+    return MetadataError(key, f"is a {type(value).__name__} ({_shown(value)}), which JSON cannot hold", _WAY_OUT)
 
 
 def _plain_container(value: Any, key: str, outer: tuple[int, ...]) -> Any:
@@ -120,4 +152,4 @@ def _is_dataclass(value: Any) -> bool:
 
 def _shown(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."

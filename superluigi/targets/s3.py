@@ -190,7 +190,8 @@ class S3PrefixStore(_S3Store):
         return f"{self.key}{_UNFINISHED_NAME}"
 
     def _is_data(self, item: ObjectFacts) -> bool:
-        return item.key not in (self._unfinished_key, self.metadata_key) and not item.key.endswith("/")
+        is_record = item.key == self.metadata_key and self.bucket.name == self.metadata_bucket.name
+        return not (is_record or item.key == self._unfinished_key or item.key.endswith("/"))
 
     def _present(self) -> list[ObjectFacts]:
         """List the objects.
@@ -214,6 +215,8 @@ class S3PrefixStore(_S3Store):
         """Between setting and removing the marker: upload what changed, delete what is superfluous, put the record."""
         local = dict(files.files_in(written.path))
         files.check_names(local, self.address)
+        for name in local:
+            _checked_key(f"{self.key}{name}")
         with files.lock(self.address):
             self.bucket.put_bytes(self._unfinished_key, b"", self.upload_options)
             remote = {item.key: item.etag for item in self.bucket.listing(self.key) if self._is_data(item)}
@@ -308,7 +311,9 @@ def _is_of(record: Metadata, present: ObjectFacts) -> bool:
     if "run_id" not in record:
         return True
     is_same_run = present.metadata.get(_RUN_ID, record["run_id"]) == record["run_id"]
-    return bool(is_same_run and (record.get("output") or {}).get("fingerprint") == _fingerprint_of(present))
+    output = record.get("output")
+    fingerprint = output.get("fingerprint") if isinstance(output, dict) else None
+    return bool(is_same_run and fingerprint == _fingerprint_of(present))
 
 
 def _changing(address: str) -> StorageError:
@@ -415,6 +420,9 @@ class S3ObjectTarget(_S3Target):
         self._bucket = Bucket(_checked_bucket(bucket), role_arn, client_options)
         self._metadata_bucket = Bucket(_checked_bucket(metadata_bucket or bucket), role_arn, client_options)
         self._metadata_key = _checked_key(metadata_object_key or f"{object_key}.metadata.json")
+        if (self._metadata_bucket.name, self._metadata_key) == (bucket, object_key):
+            way_out = "Leave metadata_object_key out, or give another."
+            raise InvalidNameError(object_key, "is the key of the data and of their record", way_out)
         self._marker_key = f"{object_key}{_MARKER_SUFFIX}"
         self._local_root = None if local_root is None else Path(local_root).expanduser().absolute()
 
@@ -467,7 +475,7 @@ class S3PrefixTarget(_S3Target):
 
 
 def _checked_bucket(bucket: str) -> str:
-    if isinstance(bucket, str) and _BUCKET.match(bucket):
+    if isinstance(bucket, str) and _BUCKET.fullmatch(bucket) and ".." not in bucket:
         return bucket
     way_out = "Give its bare name, such as 'my-bucket', or the ARN of an access point."
     raise InvalidNameError(str(bucket), "cannot be the name of a bucket", way_out)

@@ -1,0 +1,135 @@
+"""What every test finds: nothing of this machine's settings, and nothing of an earlier test.
+
+A test that needs S3 asks for `s3` or, where the name is enough, for `bucket`. Both give a bucket of the test's own
+on one server, which is started when the first test asks for it and, under pytest-xdist, once per worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import hypothesis
+import luigi
+import pytest
+from luigi.configuration.cfg_parser import LuigiConfigParser
+from luigi.configuration.toml_parser import LuigiTomlParser
+from luigi.setup_logging import DaemonLogging, InterfaceLogging
+from luigi.task_register import Register
+
+from superluigi.testing import EmbeddedS3, embedded_s3
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from mypy_boto3_s3 import S3Client
+
+# No deadline: two cores may be busy with other tests. No database: it would be written beside the sources.
+hypothesis.settings.register_profile("superluigi", deadline=None, database=None)
+hypothesis.settings.load_profile("superluigi")
+
+_FOREIGN_SETTINGS = ("AWS_", "BOTO_", "LUIGI_", "SUPERLUIGI_")
+_PROXIES = ("_PROXY", "_proxy")
+
+
+@pytest.fixture(autouse=True)
+def local_data_dir(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home, a data directory and a working directory of the test's own, and no settings from outside.
+
+    Those of AWS, Luigi, Super Luigi and proxies are removed. Gives the data directory, which does not exist yet. It
+    is not inside `tmp_path`, so a test can say that its `tmp_path` holds this and nothing else. `tmp_path` is the
+    working directory.
+    """
+    home = tmp_path_factory.mktemp("home")
+    data_dir = home / "superluigi-data"
+    for name in [name for name in os.environ if name.startswith(_FOREIGN_SETTINGS) or name.endswith(_PROXIES)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    monkeypatch.setenv("SUPERLUIGI_LOCAL_DATA_DIR", str(data_dir))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # without credentials botocore asks the network for some
+    monkeypatch.chdir(tmp_path)
+    return data_dir
+
+
+@pytest.fixture(autouse=True)
+def fresh_luigi(local_data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Luigi as it was before any test: its instances, task classes, settings, events and loggers."""
+    for parser in (LuigiConfigParser, LuigiTomlParser):
+        monkeypatch.setattr(parser, "_instance", None)
+        monkeypatch.setattr(parser, "_config_paths", list(parser._config_paths))
+    for setup in (InterfaceLogging, DaemonLogging):
+        monkeypatch.setattr(setup, "_configured", False)
+    monkeypatch.setattr(Register, "_reg", list(Register._reg))
+    monkeypatch.setattr(Register, "_default_namespace_dict", dict(Register._default_namespace_dict))
+    callbacks = {
+        cls: {event: set(called) for event, called in events.items()}
+        for cls, events in luigi.Task._event_callbacks.items()
+    }
+    monkeypatch.setattr(luigi.Task, "_event_callbacks", callbacks)
+    loggers = [logging.getLogger(name) for name in ("luigi", "luigi-interface", "luigi.scheduler")]
+    found = [(log, log.level, log.propagate, log.disabled, list(log.handlers)) for log in loggers]
+    Register.clear_instance_cache()
+    yield
+    Register.clear_instance_cache()
+    for log, level, propagate, is_disabled, handlers in found:
+        log.setLevel(level)
+        log.propagate, log.disabled, log.handlers = propagate, is_disabled, handlers
+
+
+@dataclass(frozen=True)
+class S3:
+    """A bucket of one test, with the short ways to fill it and to look into it."""
+
+    bucket: str
+    server: EmbeddedS3
+
+    @property
+    def endpoint_url(self) -> str:
+        return self.server.endpoint_url
+
+    def client(self) -> S3Client:
+        """Give a new boto3 client."""
+        return self.server.client()
+
+    def put(self, key: str, body: bytes = b"") -> str:
+        """Store an object; gives its address, `s3://bucket/key`."""
+        self.client().put_object(Bucket=self.bucket, Key=key, Body=body)
+        return f"s3://{self.bucket}/{key}"
+
+    def get(self, key: str) -> bytes:
+        """Give the bytes of an object."""
+        return self.client().get_object(Bucket=self.bucket, Key=key)["Body"].read()
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """Give the keys in the bucket, sorted."""
+        pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        return sorted(item["Key"] for page in pages for item in page.get("Contents", []))
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[EmbeddedS3]:
+    """The S3 server of the session. It is `s3` and `bucket` that point a test at it."""
+    before = dict(os.environ)
+    with embedded_s3() as server:
+        os.environ.clear()
+        os.environ.update(before)  # a test that did not ask for S3 must not find it because another one did
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server: EmbeddedS3, local_data_dir: Path) -> Iterator[str]:
+    """The name of a new and empty bucket, with the environment set for it; gone after the test."""
+    name = f"bucket-{uuid.uuid4().hex}"
+    with embedded_s3(name):
+        yield name
+
+
+@pytest.fixture
+def s3(bucket: str, s3_server: EmbeddedS3) -> S3:
+    """The bucket of the test, with short ways to fill it and to look into it."""
+    return S3(bucket, s3_server)
