@@ -192,7 +192,8 @@ def _checked(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
             message = "config['DEFAULT'] cannot be set for one call. Name the sections themselves."
             raise ConfigError(message)
         if not isinstance(options, Mapping):
-            message = f"config[{section!r}] is {options!r}, but must map options to values: {{{section!r}: {{'version': 4}}}}."
+            expected = f"must map options to values: {{{section!r}: {{'version': 4}}}}"
+            message = f"config[{section!r}] is {options!r}, but {expected}."
             raise ConfigError(message)
         checked[str(section)] = {
             name: _by_parameter(section, name, value) or _as_text(value, f"config[{section!r}][{name!r}]")

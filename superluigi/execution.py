@@ -26,7 +26,8 @@ from superluigi import dag, identity, provenance
 from superluigi.errors import MissingOutputError, RunSignatureError, SuperLuigiError, TargetNotFoundError
 from superluigi.storage import files
 from superluigi.targets import LocalFileTarget, LocalFolderTarget, Target
-from superluigi.targets.base import ReadCopy, StagedOutput, facts_of
+from superluigi.targets.publishing import Publication, StagedOutput, facts_of
+from superluigi.targets.store import ReadCopy
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -195,12 +196,17 @@ class _Execution:
 
     def _open_outputs(self, stack: contextlib.ExitStack) -> Any:
         """Give a staged output for each target that has a path, else the target, as nested as `output()`."""
+        nested = self.task.output()
+        if self.folder is None:
+            return nested
+        own_targets = [own for own in (own_target(target) for _, target in dag.leaves(nested)) if own is not None]
+        Publication(provenance.run_id(), tuple(own.store for own in own_targets)).write_journal(self.folder)
 
         def opened(target: Any) -> Any:
-            own = own_target(target) if self.is_atomic else None
+            own = own_target(target)
             return target if own is None else StagedOutput(own, stack.enter_context(own.store.staging()))
 
-        return dag.map_nested(opened, self.task.output())
+        return dag.map_nested(opened, nested)
 
     def _check_declares_output(self, outputs: list[Any]) -> None:
         """Refuse, before it runs, a task that could not leave what it promises."""
@@ -223,7 +229,7 @@ class _Execution:
             yield
             return
         before = [_state_of(target) for target in outputs]
-        guard.store.mark()
+        guard.store.mark(provenance.run_id())
         try:
             yield
         except BaseException:
@@ -248,16 +254,22 @@ class _Execution:
         record = provenance.build(
             self.task, inputs=described, dynamic_inputs=self.dynamic_inputs, started=started, metadata=self.metadata
         )
-        guard = self.task.guard_of([output.target for output in staged])
-        if guard is not None:
-            guard.store.mark()
-        for output in staged:
-            output.publish({**record, "output": output.facts()})
-        if guard is not None:
-            guard.store.unmark()
+        self._publish_staged(staged, record)
         for own in map(own_target, [target for target in others if target not in absent]):
             if own is not None:
                 own.store.write_record({**record, "output": facts_of(own)})
+
+
+    def _publish_staged(self, staged: list[StagedOutput], record: Metadata) -> None:
+        if self.folder is None or not staged:
+            return
+        steps = tuple((output.target.store, output.check(), {**record, "output": output.facts()}) for output in staged)
+        guard = self.task.guard_of([output.target for output in staged])
+        stores = tuple(store for store, _, _ in steps)
+        publication = Publication(provenance.run_id(), stores, None if guard is None else guard.store, steps)
+        if any(store.changes_in_steps for store in stores) or guard is not None:
+            publication.write_journal(self.folder)
+        publication.carry_out()
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,13 +40,18 @@ _run_id: ContextVar[str | None] = ContextVar("superluigi_run_id", default=None)
 
 
 @contextlib.contextmanager
-def run(run_id: str) -> Iterator[None]:
+def run(name: str) -> Iterator[None]:
     """Let all records that are written meanwhile bear this id."""
-    token = _run_id.set(run_id)
+    token = _run_id.set(name)
     try:
         yield
     finally:
         _run_id.reset(token)
+
+
+def run_id() -> str:
+    """Give the id of the run that is under way; outside of `run_task` that of this process."""
+    return _run_id.get() or _OUTSIDE_A_RUN
 
 
 def now() -> datetime:
@@ -83,7 +88,7 @@ def build(
         "start_time": started.isoformat(),
         "end_time": ended.isoformat(),
         "duration": (ended - started).total_seconds(),
-        "run_id": _run_id.get() or _OUTSIDE_A_RUN,
+        "run_id": run_id(),
         "host": socket.gethostname(),
         "user": _user(),
         "python": platform.python_version(),

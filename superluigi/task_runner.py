@@ -24,8 +24,8 @@ from superluigi import dag, identity, provenance
 from superluigi.errors import ConfigError, MissingParameterError, TaskFailedError, TaskFailure, TaskTypeError
 from superluigi.planning import TaskClasses, TaskNames, plan_forcing
 from superluigi.running.worker import Factory, Run, Worker
-from superluigi.storage import files
 from superluigi.targets import Target
+from superluigi.targets.publishing import recover_abandoned
 from superluigi.targets.s3 import S3ObjectTarget, S3PrefixTarget
 
 _SUCCESS = (LuigiStatusCode.SUCCESS, LuigiStatusCode.SUCCESS_WITH_RETRY)
@@ -81,7 +81,7 @@ def run_task(
             raise_exception=raise_exception,
         )
         run = Run(forcing, raise_exception=raise_exception)
-        files.sweep_private_folders()
+        recover_abandoned()
         try:
             with provenance.run(run.run_id):
                 worker = _work(run, roots, num_workers=num_workers, central_scheduler=central_scheduler)

@@ -30,7 +30,9 @@ ENTRY_FIELDS = st.tuples(
     st.sampled_from(["S3ObjectStore", "S3PrefixStore"]),
     st.one_of(
         st.text(min_size=1),
-        st.lists(st.sampled_from(["a", "A", "..", ".", "", "a ", "a.", "é", "e\u0301", "con", "a\\b", "a:b"])).map("/".join),
+        st.lists(st.sampled_from(["a", "A", "..", ".", "", "a ", "a.", "é", "e\u0301", "con", "a\\b", "a:b"])).map(
+            "/".join
+        ),
     ),
 )
 
@@ -88,7 +90,9 @@ def test_a_copy_that_was_fetched_newer_than_asked_is_kept_as_what_it_is(entry: C
     assert not entry.is_fresh("1")
 
 
-@pytest.mark.parametrize("harm", ["same-size", "other-size", "removed", "a-folder", "no-facts", "torn-facts", "other-facts"])
+@pytest.mark.parametrize(
+    "harm", ["same-size", "other-size", "removed", "a-folder", "no-facts", "torn-facts", "other-facts"]
+)
 def test_a_copy_that_was_tampered_with_is_fetched_anew(entry: CacheEntry, harm: str) -> None:
     served(entry, "1", fetching(b"old"))
     facts = entry.folder / "entry.json"
@@ -256,9 +260,7 @@ def test_the_usage_counts_copies_and_bytes(entries: list[CacheEntry]) -> None:
     assert cache.usage(entries[0].root / "absent") == (0, 0)
 
 
-def test_the_least_recently_used_copies_go_first(
-    entries: list[CacheEntry], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_least_recently_used_copies_go_first(entries: list[CacheEntry], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUPERLUIGI_CACHE_MAX_BYTES", "450")
     served(entries[0], "1", fetching(b"used again"))
     cache.make_room(entries[0].root, 100)
@@ -401,7 +403,9 @@ def test_every_name_is_one_safe_part_with_the_suffix_of_its_key(key: str) -> Non
 
 
 @given(ENTRY_FIELDS, ENTRY_FIELDS)
-def test_no_two_entries_share_a_folder_and_none_leaves_the_cache(first: tuple[str, ...], second: tuple[str, ...]) -> None:
+def test_no_two_entries_share_a_folder_and_none_leaves_the_cache(
+    first: tuple[str, ...], second: tuple[str, ...]
+) -> None:
     root = Path("/data/cache")
     one, two = CacheEntry(root, *first), CacheEntry(root, *second)
 

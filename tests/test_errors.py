@@ -89,7 +89,9 @@ def test_an_error_is_the_builtin_that_it_is_drawn_as(error_cls: type[SuperLuigiE
     _, builtin = drawn()[error_cls.__name__]
 
     assert builtin is None or issubclass(error_cls, getattr(builtins, builtin))
-    assert any(base.__module__ == "builtins" and base not in (Exception, BaseException, object) for base in error_cls.__mro__)
+    assert any(
+        base.__module__ == "builtins" and base not in (Exception, BaseException, object) for base in error_cls.__mro__
+    )
 
 
 @ERRORS
@@ -166,6 +168,21 @@ def test_failed_tasks_are_named_each_with_its_reason(count: int, shown: str) -> 
     assert all(f"T{n}(): reason {n}" in message for n in range(count))
     assert "raise_exception=True" in message
     assert [repr(failure) for failure in failures] == [f"TaskFailure(T{n}(): reason {n})" for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError("no"), "ValueError: no"),
+        (KeyError(), "KeyError"),
+        (None, "OSError: the last line"),
+    ],
+    ids=["message", "no-message", "text-alone"],
+)
+def test_the_reason_of_a_failure_is_its_exception_or_the_last_line(error: Exception | None, reason: str) -> None:
+    failure = TaskFailure.of("T()", error, "Traceback:\n  line 1\nOSError: the last line\n")
+
+    assert (failure.task, failure.reason, failure.exception) == ("T()", reason, error)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,10 @@ from superluigi.storage import files
 TIMEOUT_S = 20
 
 ENTRIES = st.builds(
-    files.Entry, st.text(min_size=1, max_size=20), st.integers(min_value=0, max_value=1 << 40), st.text("0123abc:", max_size=8)
+    files.Entry,
+    st.text(min_size=1, max_size=20),
+    st.integers(min_value=0, max_value=1 << 40),
+    st.text("0123abc:", max_size=8),
 )
 
 
@@ -50,7 +53,9 @@ def started(program: str) -> subprocess.Popen[str]:
 
 
 def test_a_name_is_abandoned_once_its_process_was_killed() -> None:
-    program = "import sys; from superluigi.storage import files; print(files.owner_token(), flush=True); sys.stdin.read()"
+    program = (
+        "import sys; from superluigi.storage import files; print(files.owner_token(), flush=True); sys.stdin.read()"
+    )
     with started(program) as process:
         token = process.stdout.readline().strip()
         while_it_lives = files.is_abandoned(token)
@@ -111,20 +116,19 @@ def test_a_process_of_another_user_lives() -> None:
         assert files.is_abandoned(f"1-{files._start_time(1)}-abcdef01@{socket.gethostname()}") is False
 
 
-def test_sweeping_removes_what_killed_processes_left_and_nothing_else(local_data_dir: Path) -> None:
-    files.sweep_private_folders()
+def test_the_private_folders_of_killed_processes_are_found_and_no_others(local_data_dir: Path) -> None:
+    before = files.abandoned_folders()
     with started("from superluigi.storage import files; print(files.owner_token())") as process:
         token = process.stdout.readline().strip()
         process.wait(TIMEOUT_S)
-    left = local_data_dir / "tmp" / token / "below"
+    left = local_data_dir / "tmp" / token
     left.mkdir(parents=True)
     (local_data_dir / "tmp" / "somebody's").mkdir()
-    with files.private_folder() as ours:
-        files.sweep_private_folders()
-        is_there = ours.exists()
+    with files.private_folder():
+        found = files.abandoned_folders()
 
-    assert is_there
-    assert os.listdir(local_data_dir / "tmp") == ["somebody's"]
+    assert before == []
+    assert found == [left]
 
 
 def test_a_private_folder_is_empty_and_goes_also_on_an_error(local_data_dir: Path) -> None:
@@ -249,7 +253,9 @@ def test_lock_files_are_bounded_in_number(local_data_dir: Path) -> None:
     ],
     ids=lambda value: errno.errorcode.get(value, "") if isinstance(value, int) else value.__name__,
 )
-def test_an_error_of_the_system_names_operation_and_path(tmp_path: Path, number: int, error_cls: type[Exception]) -> None:
+def test_an_error_of_the_system_names_operation_and_path(
+    tmp_path: Path, number: int, error_cls: type[Exception]
+) -> None:
     with pytest.raises(StorageError) as caught, files.translated("publish", tmp_path / "a"):
         raise OSError(number, os.strerror(number), str(tmp_path / "b"))
 
@@ -467,9 +473,7 @@ def test_a_digest_is_sha256_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     (tmp_path / "large").write_bytes(b"x" * ((2 << 20) + 1))
 
-    assert (
-        files.digest(tmp_path / "empty") == "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    )
+    assert files.digest(tmp_path / "empty") == "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     assert files.digest(tmp_path / "large") == f"sha256:{hashlib.sha256(b'x' * ((2 << 20) + 1)).hexdigest()}"
 
 
@@ -642,7 +646,11 @@ def test_names_that_another_platform_cannot_tell_apart_are_refused_there(
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.lists(st.sampled_from(["a", "b", "..", ".", "", "A", "a\\b", " ", "c:"]), min_size=1, max_size=3), max_size=5))
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["a", "b", "..", ".", "", "A", "a\\b", " ", "c:"]), min_size=1, max_size=3), max_size=5
+    )
+)
 def test_names_that_are_let_through_are_files_of_their_own_in_one_folder(parts: list[list[str]]) -> None:
     names = ["/".join(part) for part in parts]
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -23,7 +24,8 @@ from superluigi import (
     TargetShapeError,
 )
 from superluigi.storage import files
-from superluigi.targets.base import StagedOutput, facts_of
+from superluigi.storage.cache import CacheEntry
+from superluigi.targets.publishing import StagedOutput, facts_of
 
 TIMEOUT_S = 20
 
@@ -490,7 +492,7 @@ def test_a_fingerprint_is_taken_from_the_record_while_the_data_are_untouched(tmp
 def test_a_file_that_is_a_link_is_not_published(tmp_path: Path) -> None:
     (tmp_path / "source").write_text("elsewhere")
     target = LocalFileTarget(tmp_path / "a")
-    with pytest.raises(InvalidNameError, match="as a link to"), target.tmp_write_path() as path:
+    with pytest.raises(InvalidNameError, match="as a link to"), target.tmp_write_path() as path:  # noqa: PT012  (the block is what is tested)
         path.symlink_to(tmp_path / "source")
 
     assert os.listdir(tmp_path) == ["source"]
@@ -580,6 +582,30 @@ def test_a_link_to_nowhere_does_not_exist(tmp_path: Path) -> None:
     assert not LocalFileTarget(tmp_path / "a").exists()
     with pytest.raises(TargetNotFoundError):
         read(LocalFileTarget(tmp_path / "a"))
+
+
+def test_a_disk_that_is_full_gives_up_the_cache_and_copies_again(
+    tmp_path: Path, local_data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = LocalFileTarget(tmp_path / "a")
+    write(target)
+    entry = CacheEntry(local_data_dir / "cache", "aws", "bucket", "S3ObjectStore", "a.csv")
+    (tmp_path / "published").touch()
+    entry.adopt(tmp_path / "published", "1", 0)
+    is_full = [True]
+    copy = files.copy
+
+    def copying(source: Path, destination: Path) -> None:
+        if is_full:
+            is_full.clear()
+            destination.write_text("half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        copy(source, destination)
+
+    monkeypatch.setattr(files, "copy", copying)
+
+    assert read(target) == "new"
+    assert not entry.is_fresh("1")
 
 
 def test_a_fingerprint_is_given_with_a_copy_and_is_that_of_its_bytes(tmp_path: Path) -> None:

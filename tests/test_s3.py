@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3.exceptions
+import botocore.credentials
 import botocore.exceptions
 import botocore.parsers
 import pytest
@@ -39,7 +40,7 @@ from superluigi import (
 )
 from superluigi.storage import s3 as storage_s3
 from superluigi.storage.s3 import MULTIPART_THRESHOLD_BYTES, PART_BYTES, Bucket, ObjectFacts, etag_of
-from superluigi.targets.base import StagedOutput
+from superluigi.targets.publishing import StagedOutput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,9 +106,10 @@ def test_threads_that_ask_at_once_get_one_client(bucket: str) -> None:
         {"region_name": "eu-central-1"},
         {"endpoint_url": "http://localhost:1"},
         {"config": Config(max_pool_connections=7)},
+        {"config": Config(retries={"total_max_attempts": 1})},
         {"use_ssl": False},
     ],
-    ids=lambda options: next(iter(options)),
+    ids=["region", "endpoint", "connections", "retries", "ssl"],
 )
 def test_other_options_give_another_client_and_equal_ones_the_same(bucket: str, options: dict[str, Any]) -> None:
     plain, first, second = (Bucket(bucket, client_options=given).client() for given in ({}, options, dict(options)))
@@ -195,7 +197,7 @@ def test_having_no_credentials_says_how_to_get_some(bucket: str, monkeypatch: py
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
 
-    with pytest.raises(CredentialsError, match="there are no credentials.*AWS_PROFILE"):
+    with pytest.raises(CredentialsError, match=r"there are no credentials.*AWS_PROFILE"):
         S3ObjectTarget(bucket, "a.csv").exists()
     with pytest.raises(CredentialsError, match="there are no credentials"):
         S3ObjectTarget(bucket, "a.csv", role_arn=ROLE_ARN).exists()
@@ -231,7 +233,7 @@ def test_a_bucket_pickles_with_its_options() -> None:
 
 
 def test_credentials_are_not_shown() -> None:
-    target = S3ObjectTarget("bucket", "a.csv", aws_secret_access_key="s3cr3t", aws_session_token="t0ken")  # noqa: S106
+    target = S3ObjectTarget("bucket", "a.csv", aws_secret_access_key="s3cr3t", aws_session_token="t0ken")
     shown = repr(target) + str(target) + repr(target.store) + str(target.describe())
 
     assert "s3cr3t" not in shown
@@ -257,12 +259,17 @@ def test_a_role_is_assumed_when_first_needed_and_once(s3: S3) -> None:
     assert access_key(Bucket(s3.bucket)) == "embedded-s3"
 
 
-def test_the_credentials_of_a_role_renew_themselves(s3: S3) -> None:
+def test_the_credentials_of_a_role_renew_themselves(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     target = S3ObjectTarget(s3.bucket, "a.csv", role_arn=f"{ROLE_ARN}-renewed")
     target.exists()
     first = access_key(target.store.bucket)
     credentials = target.store.bucket.client()._request_signer._credentials
-    credentials._expiry_time = datetime.now(timezone.utc) + timedelta(seconds=30)
+
+    def nearly_an_hour_later() -> datetime:
+        return datetime.now(timezone.utc) + timedelta(minutes=55)
+
+    monkeypatch.setattr(botocore.credentials, "_local_now", nearly_an_hour_later)
+    monkeypatch.setattr(credentials, "_time_fetcher", nearly_an_hour_later)
     with recorded_requests() as log:
         target.exists()
 
@@ -278,7 +285,11 @@ def test_each_role_has_a_client_of_its_own(bucket: str) -> None:
 
 def test_a_role_is_assumed_with_the_credentials_that_were_given(s3: S3) -> None:
     target = S3ObjectTarget(
-        s3.bucket, "a.csv", role_arn=ROLE_ARN, aws_access_key_id="given", aws_secret_access_key="given"  # noqa: S106
+        s3.bucket,
+        "a.csv",
+        role_arn=ROLE_ARN,
+        aws_access_key_id="given",
+        aws_secret_access_key="given",
     )
     target.exists()
 
@@ -383,7 +394,9 @@ def test_a_large_target_has_the_same_contract(s3: S3, size_bytes: int) -> None:
 def test_a_multipart_upload_that_fails_leaves_no_parts(s3: S3, tmp_path: Path) -> None:
     path = tmp_path / "large"
     path.write_bytes(b"x" * (MULTIPART_THRESHOLD_BYTES + 1))
-    ours = Bucket(s3.bucket, client_options={"config": Config(user_agent_extra="failing", retries={"total_max_attempts": 1})})
+    ours = Bucket(
+        s3.bucket, client_options={"config": Config(user_agent_extra="failing", retries={"total_max_attempts": 1})}
+    )
 
     def failing(**_: object) -> None:
         raise botocore.exceptions.ConnectionClosedError(endpoint_url="here")
@@ -429,6 +442,15 @@ def test_an_etag_that_is_no_md5_is_accepted_after_a_second_look(s3: S3, tmp_path
     assert facts.md5 is None
     assert Bucket(s3.bucket).get_file(facts, tmp_path / "a") is True
     assert Bucket(s3.bucket).get_file(listed, tmp_path / "b") is True
+
+
+@pytest.mark.parametrize("is_prefix", [False, True], ids=["object", "prefix"])
+def test_a_large_object_that_others_put_in_one_piece_is_downloaded(s3: S3, is_prefix: bool) -> None:
+    s3.put("data/large", b"x" * (MULTIPART_THRESHOLD_BYTES + 1))
+    target = S3PrefixTarget(s3.bucket, "data") if is_prefix else S3ObjectTarget(s3.bucket, "data/large")
+    path = target.download()
+
+    assert (path / "large" if is_prefix else path).read_bytes() == b"x" * (MULTIPART_THRESHOLD_BYTES + 1)
 
 
 def test_a_large_object_that_is_replaced_during_its_download_is_downloaded_anew(s3: S3, tmp_path: Path) -> None:
@@ -595,7 +617,9 @@ def test_a_prefix_that_is_half_written_does_not_exist(s3: S3) -> None:
 
 
 def test_an_upload_that_breaks_off_leaves_a_prefix_that_does_not_exist(s3: S3) -> None:
-    target = S3PrefixTarget(s3.bucket, "data", config=Config(user_agent_extra="broken-off", retries={"total_max_attempts": 1}))
+    target = S3PrefixTarget(
+        s3.bucket, "data", config=Config(user_agent_extra="broken-off", retries={"total_max_attempts": 1})
+    )
     write(target, {"a.csv": b"old", "b.csv": b"old"})
 
     def failing(request: Any, **_: object) -> None:
@@ -607,7 +631,7 @@ def test_an_upload_that_breaks_off_leaves_a_prefix_that_does_not_exist(s3: S3) -
         write(target, {"a.csv": b"new", "b.csv": b"new"})
 
     assert not target.exists()
-    assert "data/.superluigi-unfinished" in s3.keys()
+    assert s3.keys() == ["data/.superluigi-unfinished", "data/a.csv", "data/b.csv"]
 
 
 @pytest.mark.parametrize(
@@ -641,9 +665,7 @@ def test_a_remote_name_that_cannot_be_a_file_is_refused_with_the_key(s3: S3, key
     assert not list(local_data_dir.rglob("copy"))
 
 
-@pytest.mark.parametrize(
-    "name", ["caf\udce9.csv", "x" * 250], ids=["no-utf-8", "key-too-long"]
-)
+@pytest.mark.parametrize("name", ["caf\udce9.csv", "x" * 250], ids=["no-utf-8", "key-too-long"])
 def test_a_file_whose_name_cannot_be_a_key_is_refused_before_the_prefix_is_touched(s3: S3, name: str) -> None:
     target = S3PrefixTarget(s3.bucket, "p" * 800)
     write(target, {"a.csv": b"old"})
@@ -656,9 +678,7 @@ def test_a_file_whose_name_cannot_be_a_key_is_refused_before_the_prefix_is_touch
 
 def test_a_record_in_another_bucket_hides_no_data(s3: S3) -> None:
     s3.client().create_bucket(Bucket="records-elsewhere")
-    target = S3PrefixTarget(
-        s3.bucket, "data", metadata_bucket="records-elsewhere", metadata_object_key="data/a.csv"
-    )
+    target = S3PrefixTarget(s3.bucket, "data", metadata_bucket="records-elsewhere", metadata_object_key="data/a.csv")
     write(target, {"a.csv": b"new"})
     target.write_metadata({"rows": 1})
 
@@ -689,7 +709,9 @@ def test_an_object_that_others_replaced_has_no_record(s3: S3) -> None:
 
 
 def test_a_record_whose_object_never_came_gives_way_to_that_of_the_old(s3: S3) -> None:
-    target = S3ObjectTarget(s3.bucket, "a.csv", config=Config(user_agent_extra="no-data", retries={"total_max_attempts": 1}))
+    target = S3ObjectTarget(
+        s3.bucket, "a.csv", config=Config(user_agent_extra="no-data", retries={"total_max_attempts": 1})
+    )
     publish(target, b"old", "run-1")
 
     def failing(request: Any, **_: object) -> None:
@@ -732,7 +754,7 @@ def test_upload_options_hold_for_data_and_record(s3: S3) -> None:
 @pytest.mark.parametrize("target_cls", [S3ObjectTarget, S3PrefixTarget], ids=["object", "prefix"])
 def test_upload_options_that_boto3_does_not_know_are_refused_before_any_work(s3: S3, target_cls: Any) -> None:
     target = target_cls(s3.bucket, "a", upload_options={"StorageKlass": "x", "Owner": "y"})
-    with pytest.raises(ConfigError, match="'Owner', 'StorageKlass'.*StorageClass"), target.tmp_write_path():
+    with pytest.raises(ConfigError, match=r"'Owner', 'StorageKlass'.*StorageClass"), target.tmp_write_path():
         pytest.fail("the block was entered")
 
 
@@ -768,7 +790,22 @@ def test_an_object_key_that_names_a_prefix_is_refused() -> None:
 @pytest.mark.parametrize("target_cls", [S3ObjectTarget, S3PrefixTarget], ids=["object", "prefix"])
 @pytest.mark.parametrize(
     "bucket",
-    ["", "a", "ab", "s3://bucket", "bucket/a", "-bucket", "bucket-", "bu cket", "bucket\n", "..", "arn:a/../../b", 3, None, "b" * 256],
+    [
+        "",
+        "a",
+        "ab",
+        "s3://bucket",
+        "bucket/a",
+        "-bucket",
+        "bucket-",
+        "bu cket",
+        "bucket\n",
+        "..",
+        "arn:a/../../b",
+        3,
+        None,
+        "b" * 256,
+    ],
     ids=repr,
 )
 def test_a_bucket_that_cannot_be_one_is_refused(target_cls: Any, bucket: Any) -> None:
@@ -796,7 +833,9 @@ def test_the_slash_of_a_prefix_may_be_left_out(prefix: str) -> None:
 
 
 def test_a_home_directory_in_local_root_is_that_of_the_user() -> None:
-    target = S3ObjectTarget("bucket", "a.csv", local_root="~/copies", endpoint_url="http://localhost:1", region_name="x")
+    target = S3ObjectTarget(
+        "bucket", "a.csv", local_root="~/copies", endpoint_url="http://localhost:1", region_name="x"
+    )
 
     assert target.local_path.is_relative_to(Path.home() / "copies")
 
@@ -830,7 +869,9 @@ class Answers:
         self.status, self.body = status, body.encode()
 
     def error(self, status: int, code: str, message: str = "told by the store") -> None:
-        self.answer(status, f"<Error><Code>{code}</Code><Message>{message}</Message><RequestId>4711</RequestId></Error>")
+        self.answer(
+            status, f"<Error><Code>{code}</Code><Message>{message}</Message><RequestId>4711</RequestId></Error>"
+        )
 
     def bucket(self, **options: Any) -> Bucket:
         return Bucket("bucket", None, {"endpoint_url": self.endpoint_url, "config": ONE_TRY, **options})
@@ -849,7 +890,7 @@ def answering() -> Iterator[Answers]:
             if self.command != "HEAD":
                 self.wfile.write(answers.body)
 
-        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = answer
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = answer  # noqa: N815  (the names are the base class's)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -932,13 +973,17 @@ def test_an_answer_without_a_body_is_told_by_its_status(
 @pytest.mark.parametrize(
     ("status", "body", "message"),
     [
-        (400, "<Error><Code>InvalidObjectState</Code><Message>archived</Message></Error>", "InvalidObjectState: archived"),
+        (
+            400,
+            "<Error><Code>InvalidObjectState</Code><Message>archived</Message></Error>",
+            "InvalidObjectState: archived",
+        ),
         (400, "<Error><Code>OnlyACode</Code></Error>", "OnlyACode"),
         (418, "", "418"),
         (400, "<Error></Error>", "the request failed"),
         (407, "<html><body>Proxy login</body></html>", "the request failed"),
         (400, "no xml at all", "400"),
-        (200, "<html><p>captive portal<p></html>", "not one of S3"),
+        (200, "<html><p>captive portal<p></html>", "the store failed"),
     ],
     ids=["unknown-code", "code-alone", "status-alone", "no-code", "html", "no-xml", "html-that-is-ok"],
 )

@@ -35,7 +35,7 @@ from superluigi import (
 )
 from superluigi.storage import s3 as storage_s3
 from superluigi.targets import Shape
-from superluigi.targets.base import StagedOutput, facts_of
+from superluigi.targets.publishing import Publication, StagedOutput, facts_of
 from superluigi.testing import embedded_s3
 
 if TYPE_CHECKING:
@@ -414,12 +414,12 @@ def test_reading_what_has_the_other_shape_names_the_other_class(rig: Rig) -> Non
 @pytest.mark.parametrize(
     "use",
     [
-        lambda target: read(target),
+        read,
         lambda target: target.fingerprint(),
         lambda target: target.read_metadata(),
         lambda target: target.write_metadata({"a": 1}),
         lambda target: target.download() if hasattr(target, "download") else read(target),
-        lambda target: facts_of(target),
+        facts_of,
     ],
     ids=["tmp_read_path", "fingerprint", "read_metadata", "write_metadata", "download", "facts_of"],
 )
@@ -537,6 +537,20 @@ def test_a_folder_does_not_open(rig: Rig) -> None:
         pass
 
 
+@rigs("local-file", "s3-object")
+def test_a_file_opens_without_a_with_block_too(rig: Rig) -> None:
+    target = rig.target()
+    stream = target.open("w")
+    stream.write("first\nsecond\n")
+    existed = target.exists()
+    stream.close()
+    stream.close()
+
+    assert existed is False
+    assert target.open().read() == "first\nsecond\n"
+    assert list(target.open()) == ["first\n", "second\n"]
+
+
 # The record
 
 
@@ -622,7 +636,9 @@ def test_a_record_that_json_cannot_hold_leaves_the_former_one(rig: Rig) -> None:
 
 @rigs()
 @pytest.mark.parametrize(
-    "stored", [None, b"", b"{", b"[1]", b"\xff\xfe", b'"text"'], ids=["absent", "empty", "torn", "list", "bytes", "text"]
+    "stored",
+    [None, b"", b"{", b"[1]", b"\xff\xfe", b'"text"'],
+    ids=["absent", "empty", "torn", "list", "bytes", "text"],
 )
 def test_a_record_that_is_absent_or_damaged_is_not_found(rig: Rig, stored: bytes | None) -> None:
     rig.put(rig.old)
@@ -809,7 +825,16 @@ def test_names_that_begin_alike_are_not_taken_for_one_another(rig: Rig) -> None:
 @rigs()
 @pytest.mark.parametrize(
     "name",
-    ["a b.csv", "grün.csv", "a+b&c=d%20?.csv", "date=20221215/x.csv", "'\"$(x)`;.csv", "{x}[y]*.csv", "#~!@.csv", ".hidden"],
+    [
+        "a b.csv",
+        "grün.csv",
+        "a+b&c=d%20?.csv",
+        "date=20221215/x.csv",
+        "'\"$(x)`;.csv",
+        "{x}[y]*.csv",
+        "#~!@.csv",
+        ".hidden",
+    ],
 )
 def test_unusual_names_work(rig: Rig, name: str) -> None:
     target = rig.target(f"data/{name}")
@@ -822,7 +847,13 @@ def test_unusual_names_work(rig: Rig, name: str) -> None:
 
 @rigs("local-folder", "s3-prefix")
 def test_unusual_names_inside_work(rig: Rig) -> None:
-    content = {"a b.csv": b"1", "grün/ü.csv": b"2", "a+b&c=d%20?.csv": b"3", ".hidden": b"4", "x/y/z/../deep".replace("../", ""): b"5"}
+    content = {
+        "a b.csv": b"1",
+        "grün/ü.csv": b"2",
+        "a+b&c=d%20?.csv": b"3",
+        ".hidden": b"4",
+        "x/y/z/../deep".replace("../", ""): b"5",
+    }
     target = rig.target()
     write(target, content)
 
@@ -847,13 +878,16 @@ def test_an_intent_marker_stands_until_it_is_taken_away(rig: Rig) -> None:
     target = rig.target()
     write(target, rig.old)
     before = rig.place.stored()
-    target.store.mark()
-    target.store.mark()
+    target.store.mark("run-1")
+    target.store.mark("run-2")
     marked = target.store.is_marked(), read(target)
+    owners = [target.store.is_unfinished_by(run) for run in ("run-1", "run-2")]
     target.store.unmark()
     target.store.unmark()
 
     assert marked == (True, rig.old)
+    assert owners == [False, True]
+    assert not target.store.is_unfinished_by("run-2")
     assert not target.store.is_marked()
     assert rig.place.stored() == before
 
@@ -862,11 +896,76 @@ def test_an_intent_marker_stands_until_it_is_taken_away(rig: Rig) -> None:
 def test_removing_takes_the_intent_marker_too(rig: Rig) -> None:
     target = rig.target()
     write(target, rig.old)
-    target.store.mark()
+    target.store.mark("run-1")
     target.remove()
 
     assert not target.store.is_marked()
     assert not {key for key, data in rig.place.stored().items() if data is not None}
+
+
+# Ending what a killed run began
+
+
+def staged_publication(target: Target, folder: Path, content: Content, *, is_guarded: bool) -> Publication:
+    """A publication that is checked and about to begin."""
+    staged = StagedOutput(target, folder)
+    fill(staged.path, content)
+    record = {"run_id": "run-1", "output": staged.facts()}
+    guard = target.store if is_guarded else None
+    return Publication("run-1", (target.store,), guard, ((target.store, staged.check(), record),))
+
+
+@rigs()
+@pytest.mark.parametrize("is_guarded", [False, True], ids=["one-output", "guarded"])
+def test_a_publication_puts_data_and_record_in_place(rig: Rig, is_guarded: bool) -> None:
+    target = rig.target()
+    write(target, rig.old)
+    with target.store.staging() as folder:
+        staged_publication(target, folder, rig.new, is_guarded=is_guarded).carry_out()
+
+    assert read(target) == rig.new
+    assert target.read_metadata()["run_id"] == "run-1"
+    assert not target.store.is_marked()
+
+
+@rigs()
+def test_a_publication_that_was_begun_is_ended_by_its_recovery(rig: Rig) -> None:
+    target = rig.target()
+    write(target, rig.old)
+    with target.store.staging() as folder:
+        publication = staged_publication(target, folder, rig.new, is_guarded=True)
+        target.store.mark("run-1")
+        publication.recover()
+
+    assert read(target) == rig.new
+    assert target.read_metadata()["run_id"] == "run-1"
+    assert not target.store.is_marked()
+
+
+@rigs()
+@pytest.mark.parametrize("marked_by", [None, "run-2"], ids=["nobody", "a-later-run"])
+def test_a_publication_that_was_not_begun_leaves_the_old(rig: Rig, marked_by: str | None) -> None:
+    target = rig.target()
+    write(target, rig.old)
+    with target.store.staging() as folder:
+        publication = staged_publication(target, folder, rig.new, is_guarded=True)
+        if marked_by is not None:
+            target.store.mark(marked_by)
+        publication.recover()
+
+    assert read(target) == rig.old
+    assert target.store.is_marked() is (marked_by is not None)
+
+
+@rigs()
+def test_a_journal_holds_all_that_a_recovery_needs(rig: Rig, tmp_path: Path) -> None:
+    target = rig.target()
+    with target.store.staging() as folder:
+        staged_publication(target, folder, rig.new, is_guarded=True).write_journal(tmp_path)
+        target.store.mark("run-1")
+        pickle.loads((tmp_path / "journal").read_bytes()).recover()
+
+    assert read(target) == rig.new
 
 
 # Values
@@ -880,7 +979,15 @@ def test_making_a_target_does_no_work(rig: Rig, local_data_dir: Path, monkeypatc
     with recorded_requests() as log:
         target = rig.target("somewhere/new.csv")
         copies = [copy.copy(target), copy.deepcopy(target), pickle.loads(pickle.dumps(target))]
-        shown = [str(target), repr(target), target.path, target.metadata_path, target.name, target.store, target.describe()]
+        shown = [
+            str(target),
+            repr(target),
+            target.path,
+            target.metadata_path,
+            target.name,
+            target.store,
+            target.describe(),
+        ]
 
     assert len(shown) + len(copies) == 10
     assert log.requests == []

@@ -987,7 +987,8 @@ def test_no_child_process_and_no_thread_is_left(raising: Callable[..., None]) ->
 def test_a_module_that_warns_when_asked_for_its_version_disturbs_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
     class Shy(type(sys)):
         def __getattr__(self, name: str) -> Any:
-            raise RuntimeError(f"asked for {name}")
+            message = f"asked for {name}"
+            raise RuntimeError(message)
 
     monkeypatch.setitem(sys.modules, "shy", Shy("shy"))
 

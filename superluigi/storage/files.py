@@ -108,13 +108,13 @@ def private_folder() -> Iterator[Path]:
         discard(folder)
 
 
-def sweep_private_folders() -> None:
-    """Remove what killed processes left in the data directory. Costs one listing."""
+def abandoned_folders() -> list[Path]:
+    """Give the private folders that killed processes left in the data directory. Costs one listing."""
     root = config.data_dir() / "tmp"
-    with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir(root):
-            if is_abandoned(name):
-                discard(root / name)
+    try:
+        return [root / name for name in os.listdir(root) if is_abandoned(name)]
+    except FileNotFoundError:
+        return []
 
 
 def discard(path: Path) -> None:

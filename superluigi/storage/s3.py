@@ -8,6 +8,7 @@ by the one table below.
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import os
 import threading
@@ -24,7 +25,6 @@ from superluigi.errors import (
     SuperLuigiError,
     TargetNotFoundError,
 )
-
 from superluigi.storage import files
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ class Bucket:
             return False
         if expected.digest is not None:
             return files.digest(path) == expected.digest
-        if expected.md5 is None or etag_of(path) == expected.md5:
+        if expected.md5 is None or _md5_of(path) == expected.md5:
             return True
         present = self.head(expected.key)  # a listing does not tell of encryption, and under it an ETag is no MD5
         return present is not None and present.etag == expected.etag and present.md5 is None
@@ -316,6 +316,14 @@ def etag_of(path: Path) -> str:
     return f"{hashlib.md5(b''.join(parts), usedforsecurity=False).hexdigest()}-{len(parts)}"
 
 
+def _md5_of(path: Path) -> str:
+    md5 = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as reader:
+        for part in iter(lambda: reader.read(PART_BYTES), b""):
+            md5.update(part)
+    return md5.hexdigest()
+
+
 def _not_found(address: str) -> TargetNotFoundError:
     return TargetNotFoundError(f"{address} does not exist. Run the task that makes it, or correct the name.")
 
@@ -334,7 +342,8 @@ def _make_client(role_arn: str | None, options: dict[str, Any]) -> S3Client:
         retries={"mode": "standard", "total_max_attempts": _MAX_TRIES},
         max_pool_connections=32,
     )
-    config = defaults.merge(options.pop("config")) if "config" in options else defaults
+    # A copy, because botocore writes into the retries of a configuration, and then it would be another setting.
+    config = defaults.merge(copy.deepcopy(options.pop("config"))) if "config" in options else defaults
     if role_arn is None:
         return boto3.session.Session().client("s3", config=config, **options)
     source = {name: options.pop(name) for name in (*_CREDENTIALS, "region_name") if name in options}

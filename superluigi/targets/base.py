@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import enum
-import io
-import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any
 
 import luigi
 
@@ -22,193 +18,17 @@ from superluigi import config
 from superluigi.errors import (
     ConfigError,
     DiskFullError,
-    InvalidNameError,
-    MissingOutputError,
     TargetNotFoundError,
     TargetShapeError,
 )
 from superluigi.storage import cache, files
 from superluigi.targets.metadata import Metadata, plain
+from superluigi.targets.publishing import StagedOutput
+from superluigi.targets.store import ReadCopy, Shape, Store, not_found
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
-
-
-class Shape(enum.Enum):
-    """What stands at the target's path."""
-
-    FILE = "one file"
-    FOLDER = "a folder of files"
-
-
-class FreshFolder(type(Path())):  # type: ignore[misc]
-    """The path of an empty folder that is to be filled.
-
-    The folder is there, and `mkdir()` on it is allowed all the same while it is empty, so that code written for
-    a path that is not there yet works too.
-    """
-
-    def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:  # noqa: FBT001, FBT002
-        """Make the folder, or leave the empty one that is there."""
-        is_fresh = self.is_dir() and not any(self.iterdir())
-        super().mkdir(mode, parents, exist_ok or is_fresh)
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What is known of bytes that were written and not yet published."""
-
-    path: Path
-    size_bytes: int
-    fingerprint: str
-    stamp: str
-    entries: tuple[files.Entry, ...] | None
-
-    def facts(self, contents_limit: int) -> Metadata:
-        """Give them as the lineage record holds them."""
-        facts: Metadata = {"size_bytes": self.size_bytes, "fingerprint": self.fingerprint}
-        if self.entries is not None:
-            facts["files"] = len(self.entries)
-            facts["contents"] = [
-                {"name": entry.name, "size_bytes": entry.size_bytes, "digest": entry.digest}
-                for entry in self.entries[:contents_limit]
-            ]
-        return facts
-
-
-@dataclass(frozen=True, slots=True)
-class Present:
-    """Data that can be read while a `reading` block runs, and a function that gives their fingerprint then."""
-
-    path: Path
-    fingerprint: Callable[[], str]
-
-
-@dataclass(frozen=True, slots=True)
-class ReadCopy:
-    """A private copy, and the fingerprint of the bytes that it was made from."""
-
-    path: Path
-    fingerprint: str | None
-
-
-class Store(Protocol):
-    """A place that holds the data and the record of one target."""
-
-    def exists(self) -> bool:
-        """Say whether the data are there, whole."""
-
-    def staging(self) -> AbstractContextManager[Path]:
-        """Yield an empty folder from which `publish` is one cheap step; it is removed afterwards."""
-
-    def publish(self, written: Written, record: Metadata | None) -> None:
-        """Replace data and record: the record first, the data in one step. `written.path` may be moved."""
-
-    def reading(self, *, force: bool = False) -> AbstractContextManager[Present]:
-        """Yield where the present data can be read, whole and unchanged while the block runs."""
-
-    def read_record(self) -> Metadata | None:
-        """Give the record of the present data; None if there is none, or it is another run's, or damaged."""
-
-    def write_record(self, record: Metadata) -> None:
-        """Replace the record in one step."""
-
-    def fingerprint(self) -> str:
-        """Give what changes when the present data change."""
-
-    def mark(self) -> None:
-        """Put the intent marker of a task whose outputs change in several steps; until `unmark` it is not complete."""
-
-    def unmark(self) -> None:
-        """Take the marker away: all steps are done."""
-
-    def is_marked(self) -> bool:
-        """Say whether the steps were begun and not ended."""
-
-    def discard(self) -> None:
-        """Remove data, then record; what is not there is no error."""
-
-
-def inspect(target: Target, path: Path) -> Written:
-    """Give what was written to `path` for a target. Reads all of it once, for the digest.
-
-    Raises:
-        TargetShapeError: a folder instead of a file, or the reverse.
-        MissingOutputError: nothing, or an empty folder.
-    """
-    promised = f"{type(target).__name__} holds {target.shape.value}"
-    if target.shape is Shape.FILE:
-        if path.is_dir():
-            message = f"A folder was written for {target}, but {promised}. Write a file, or use {target.other_shape}."
-            raise TargetShapeError(message)
-        if not path.exists():
-            message = f"Nothing was written for {target}, but {promised}. Write it to the path that was given."
-            raise MissingOutputError(message)
-        if path.is_symlink():
-            problem = f"was written for {target} as a link to {os.readlink(path)!r}"
-            raise InvalidNameError(str(path), problem, "Write the file itself, as what a link points to may change.")
-        return Written(path, path.stat().st_size, files.digest(path), files.changed_stamp(path), None)
-    if path.exists() and not path.is_dir():
-        message = f"A file was written for {target}, but {promised}. Write into it, or use {target.other_shape}."
-        raise TargetShapeError(message)
-    inside = target.record_inside
-    entries = tuple(entry for entry in files.listing(path) if entry.name != inside) if path.exists() else ()
-    if not entries:
-        message = f"No file was written for {target}, but {promised}, at least one. Write into the folder that was given."
-        raise MissingOutputError(message)
-    size_bytes = sum(entry.size_bytes for entry in entries)
-    stamp = files.changed_stamp(path, leave_out=inside)
-    return Written(path, size_bytes, files.digest_of_entries(list(entries)), stamp, entries)
-
-
-class StagedOutput:
-    """An output that is being written: hand out `path`, then `check`, then `publish`.
-
-    The three steps are apart so that a task with several outputs has checked all before the first is published.
-    """
-
-    def __init__(self, target: Target, folder: Path) -> None:
-        self.target = target
-        self.path = folder / target.name
-        self._written: Written | None = None
-        if target.shape is Shape.FOLDER:
-            self.path.mkdir()
-            self.path = FreshFolder(self.path)
-
-    def check(self) -> Written:
-        """Give what was written. Reads all of it once, for the digest.
-
-        Raises:
-            TargetShapeError: a folder instead of a file, or the reverse.
-            MissingOutputError: nothing, or an empty folder.
-        """
-        if self.target.shape is Shape.FOLDER and self.path.is_dir():
-            files.settle_links(Path(self.path))
-        self._written = inspect(self.target, Path(self.path))
-        return self._written
-
-    def facts(self) -> Metadata:
-        """Give the `output` part of the lineage record. Checks first, if that was not done."""
-        return _facts(self.target, self._written or self.check())
-
-    def publish(self, record: Metadata | None) -> None:
-        """Put data and record in place. Checks first, if that was not done."""
-        self.target.store.publish(self._written or self.check(), record)
-
-
-def facts_of(target: Target) -> Metadata:
-    """Give the `output` part of the lineage record for data that are published already. Reads them once."""
-    with target.store.reading() as present:
-        facts = _facts(target, inspect(target, present.path))
-        return {**facts, "fingerprint": present.fingerprint()}
-
-
-def _facts(target: Target, written: Written) -> Metadata:
-    facts = {**target.describe(), **written.facts(target.metadata_contents_limit)}
-    if isinstance(target.path, Path):
-        facts["stamp"] = written.stamp  # lets a later look trust the digest without reading the data again
-    return facts
 
 
 class Target(luigi.Target):
@@ -334,7 +154,7 @@ class Target(luigi.Target):
     def _opened(self, mode: str) -> Iterator[IO[Any]]:
         encoding = None if "b" in mode else "utf-8"
         path = self.tmp_read_path() if mode.startswith("r") else self.tmp_write_path()
-        with path as private, io.open(private, mode, encoding=encoding) as stream:
+        with path as private, open(private, mode, encoding=encoding) as stream:
             yield stream
 
     def read_metadata(self) -> Metadata:
@@ -404,8 +224,3 @@ class OpenFile:
     def close(self) -> None:
         """Close the file, and publish what was written; a second time does nothing."""
         self._stack.close()
-
-
-def not_found(path: Path | str) -> TargetNotFoundError:
-    """Build the error for data that were read and are not there."""
-    return TargetNotFoundError(f"{path} does not exist. Run the task that makes it, or correct the path.")

@@ -12,12 +12,14 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from superluigi.errors import InvalidNameError, TargetShapeError
 from superluigi.storage import files
 from superluigi.targets import metadata
-from superluigi.targets.base import Present, Shape, Target, Written, not_found
+from superluigi.targets.base import Target
+from superluigi.targets.publishing import recover_abandoned
+from superluigi.targets.store import Present, Shape, Written, not_found
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +40,7 @@ class LocalStore:
     metadata_path: Path
     shape: Shape
     other_shape: str
+    changes_in_steps: ClassVar[bool] = False
 
     @property
     def _staging_root(self) -> Path:
@@ -97,7 +100,11 @@ class LocalStore:
             self._staging_root.rmdir()
 
     def _heal(self) -> None:
-        """Bring back what a killed run was replacing, and remove what it left."""
+        """Bring back what a killed run was replacing, and remove what it left; what it journaled is ended first."""
+        recover_abandoned()
+        self._clear()
+
+    def _clear(self) -> None:
         with contextlib.suppress(OSError), files.lock(str(self.path.absolute())):
             abandoned = [name for name in os.listdir(self._staging_root) if files.is_abandoned(name)]
             for name in abandoned:
@@ -213,15 +220,27 @@ class LocalStore:
     def _stamp(self) -> str:
         return files.changed_stamp(self.path, leave_out=self.inside_name)
 
-    def mark(self) -> None:
+    def mark(self, run: str) -> None:
         """Put the marker into the staging folder."""
         self._make(self._staging_root)
-        (self._staging_root / _MARKER_NAME).touch()
+        (self._staging_root / _MARKER_NAME).write_text(run, encoding="utf-8")
 
     def unmark(self) -> None:
         """Take the marker away."""
         (self._staging_root / _MARKER_NAME).unlink(missing_ok=True)
         self._close_root()
+
+    def is_unfinished_by(self, run: str) -> bool:
+        """Say whether the marker stands and is this run's."""
+        try:
+            return (self._staging_root / _MARKER_NAME).read_text(encoding="utf-8") == run
+        except OSError:
+            return False
+
+    def heal(self) -> None:
+        """Clear what a killed run left. One `stat` where it left nothing."""
+        if self._staging_root.exists():
+            self._clear()
 
     def is_marked(self) -> bool:
         """Say whether the marker stands. One `stat`."""

@@ -9,23 +9,23 @@ local copy, and the copy is served only while the remote's fingerprint is the on
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from superluigi.errors import InvalidNameError, StorageError, TargetNotFoundError, TargetShapeError
 from superluigi.storage import files
 from superluigi.storage.cache import CacheEntry, default_root, readable_name
 from superluigi.storage.s3 import DIGEST_HEADER, Bucket, ObjectFacts, check_upload_options, etag_of
 from superluigi.targets import metadata
-from superluigi.targets.base import Present, Shape, Target, Written, not_found
+from superluigi.targets.base import Target
+from superluigi.targets.store import Present, Shape, Written, not_found
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from superluigi.targets.metadata import Metadata
 
@@ -49,6 +49,7 @@ class _S3Store:
     marker_key: str
     local_root: Path | None
     upload_options: Mapping[str, Any] = field(default_factory=dict)
+    changes_in_steps: ClassVar[bool] = False
 
     @property
     def address(self) -> str:
@@ -74,9 +75,9 @@ class _S3Store:
         data = self.metadata_bucket.get_bytes(self.metadata_key)
         return None if data is None else metadata.decode(data)
 
-    def mark(self) -> None:
+    def mark(self, run: str) -> None:
         """Put the marker."""
-        self.bucket.put_bytes(self.marker_key, b"", self.upload_options)
+        self.bucket.put_bytes(self.marker_key, run.encode(), self.upload_options)
 
     def unmark(self) -> None:
         """Take the marker away."""
@@ -85,6 +86,13 @@ class _S3Store:
     def is_marked(self) -> bool:
         """Say whether the marker stands. One HEAD."""
         return self.bucket.head(self.marker_key) is not None
+
+    def is_unfinished_by(self, run: str) -> bool:
+        """Say whether the marker stands and is this run's. One GET."""
+        return self.bucket.get_bytes(self.marker_key) == run.encode()
+
+    def heal(self) -> None:
+        """Do nothing: what was staged lies in the run's private folder."""
 
 
 class S3ObjectStore(_S3Store):
@@ -173,6 +181,8 @@ class S3ObjectStore(_S3Store):
 class S3PrefixStore(_S3Store):
     """All objects under a prefix; `key` ends in a slash."""
 
+    changes_in_steps = True
+
     def exists(self) -> bool:
         """Say whether there is an object, and no marker. One listing of the first hundred keys."""
         found = False
@@ -188,6 +198,10 @@ class S3PrefixStore(_S3Store):
     def _unfinished_key(self) -> str:
         """The object that stands in the prefix while it is written."""
         return f"{self.key}{_UNFINISHED_NAME}"
+
+    def is_unfinished_by(self, run: str) -> bool:
+        """Say whether this run marked the prefix, or began to write it, and did not end. Up to two GETs."""
+        return super().is_unfinished_by(run) or self.bucket.get_bytes(self._unfinished_key) == run.encode()
 
     def _is_data(self, item: ObjectFacts) -> bool:
         is_record = item.key == self.metadata_key and self.bucket.name == self.metadata_bucket.name
@@ -218,7 +232,8 @@ class S3PrefixStore(_S3Store):
         for name in local:
             _checked_key(f"{self.key}{name}")
         with files.lock(self.address):
-            self.bucket.put_bytes(self._unfinished_key, b"", self.upload_options)
+            run = "" if record is None else str(record.get("run_id", ""))
+            self.bucket.put_bytes(self._unfinished_key, run.encode(), self.upload_options)
             remote = {item.key: item.etag for item in self.bucket.listing(self.key) if self._is_data(item)}
             if record is None:
                 self.metadata_bucket.delete([self.metadata_key])

@@ -1,0 +1,116 @@
+"""What a target is made of: a shape, a place that keeps the bytes, and the facts that travel between the two.
+
+Nothing here does anything; every place keeps the `Store` protocol, and one suite of tests holds them to it.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from superluigi.errors import TargetNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from superluigi.storage import files
+    from superluigi.targets.metadata import Metadata
+
+
+class Shape(enum.Enum):
+    """What stands at the target's path."""
+
+    FILE = "one file"
+    FOLDER = "a folder of files"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What is known of bytes that were written and not yet published."""
+
+    path: Path
+    size_bytes: int
+    fingerprint: str
+    stamp: str
+    entries: tuple[files.Entry, ...] | None
+
+    def facts(self, contents_limit: int) -> Metadata:
+        """Give them as the lineage record holds them."""
+        facts: Metadata = {"size_bytes": self.size_bytes, "fingerprint": self.fingerprint}
+        if self.entries is not None:
+            facts["files"] = len(self.entries)
+            facts["contents"] = [
+                {"name": entry.name, "size_bytes": entry.size_bytes, "digest": entry.digest}
+                for entry in self.entries[:contents_limit]
+            ]
+        return facts
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """Data that can be read while a `reading` block runs, and a function that gives their fingerprint then."""
+
+    path: Path
+    fingerprint: Callable[[], str]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCopy:
+    """A private copy, and the fingerprint of the bytes that it was made from."""
+
+    path: Path
+    fingerprint: str | None
+
+
+class Store(Protocol):
+    """A place that holds the data and the record of one target."""
+
+    changes_in_steps: bool
+    """Whether `publish` takes several steps, so that a journal has to say how to end it."""
+
+    def exists(self) -> bool:
+        """Say whether the data are there, whole."""
+
+    def staging(self) -> AbstractContextManager[Path]:
+        """Yield an empty folder from which `publish` is one cheap step; it is removed afterwards."""
+
+    def publish(self, written: Written, record: Metadata | None) -> None:
+        """Replace data and record: the record first, the data in one step. `written.path` may be moved."""
+
+    def reading(self, *, force: bool = False) -> AbstractContextManager[Present]:
+        """Yield where the present data can be read, whole and unchanged while the block runs."""
+
+    def read_record(self) -> Metadata | None:
+        """Give the record of the present data; None if there is none, or it is another run's, or damaged."""
+
+    def write_record(self, record: Metadata) -> None:
+        """Replace the record in one step."""
+
+    def fingerprint(self) -> str:
+        """Give what changes when the present data change."""
+
+    def mark(self, run: str) -> None:
+        """Put the intent marker of a task whose outputs change in several steps; until `unmark` it is not complete."""
+
+    def unmark(self) -> None:
+        """Take the marker away: all steps are done."""
+
+    def is_marked(self) -> bool:
+        """Say whether the steps were begun and not ended."""
+
+    def is_unfinished_by(self, run: str) -> bool:
+        """Say whether this very run marked the place, or began to publish in several steps, and did not end it."""
+
+    def heal(self) -> None:
+        """Clear what a killed process left here; costs no request."""
+
+    def discard(self) -> None:
+        """Remove data, then record; what is not there is no error."""
+
+
+def not_found(path: Path | str) -> TargetNotFoundError:
+    """Build the error for data that were read and are not there."""
+    return TargetNotFoundError(f"{path} does not exist. Run the task that makes it, or correct the path.")
