@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import errno
 import functools
 import inspect
 import os
@@ -24,7 +25,7 @@ from luigi.task_register import Register
 
 from superluigi import dag, identity, provenance
 from superluigi.errors import MissingOutputError, RunSignatureError, SuperLuigiError, TargetNotFoundError
-from superluigi.storage import files
+from superluigi.storage import cache, files
 from superluigi.targets import LocalFileTarget, LocalFolderTarget, Target
 from superluigi.targets.publishing import Publication, StagedOutput, facts_of
 from superluigi.targets.store import ReadCopy
@@ -93,6 +94,10 @@ def _inside(task: Any, call: Callable[..., Any], *args: Any, **kwargs: Any) -> A
     token = _running.set((*_running.get(), id(task)))
     try:
         return call(*args, **kwargs)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # the user's error stays as it is; the next run has more room
+            cache.give_up_all(cache.default_root())
+        raise
     finally:
         _running.reset(token)
 

@@ -961,7 +961,7 @@ def test_a_marker_in_s3_keeps_several_outputs_from_counting(bucket, s3_server, t
     assert [item["Key"] for item in listed] == ["first", "first.metadata.json"]
     assert Two().complete()
 
-    Two().output()[0].store.mark()
+    Two().output()[0].store.mark("a run")
     assert not Two().complete()
 
 

@@ -492,7 +492,7 @@ def test_a_fingerprint_is_taken_from_the_record_while_the_data_are_untouched(tmp
 def test_a_file_that_is_a_link_is_not_published(tmp_path: Path) -> None:
     (tmp_path / "source").write_text("elsewhere")
     target = LocalFileTarget(tmp_path / "a")
-    with pytest.raises(InvalidNameError, match="as a link to"), target.tmp_write_path() as path:  # noqa: PT012  (the block is what is tested)
+    with pytest.raises(InvalidNameError, match="as a link to"), target.tmp_write_path() as path:
         path.symlink_to(tmp_path / "source")
 
     assert os.listdir(tmp_path) == ["source"]
@@ -515,7 +515,7 @@ def test_a_link_inside_a_folder_holds_after_publishing(tmp_path: Path, is_absolu
 def test_a_link_that_leaves_a_folder_is_refused_and_nothing_published(tmp_path: Path, aim: str) -> None:
     (tmp_path / "outside").write_text("elsewhere")
     target = LocalFolderTarget(tmp_path / "a")
-    with pytest.raises(InvalidNameError, match=r"'below/link' is a link"), target.tmp_write_path() as path:
+    with pytest.raises(InvalidNameError, match=r"'below/link' is a link"), target.tmp_write_path() as path:  # noqa: PT012  (the block is what is tested)
         (path / "a.csv").touch()
         (path / "below").mkdir()
         aims = {"outside": tmp_path / "outside", "nowhere": Path("absent"), "itself": path / "below"}
@@ -537,7 +537,7 @@ def test_looking_at_published_data_leaves_their_links_alone(tmp_path: Path) -> N
 
 def test_a_vanished_staging_folder_is_a_clear_error(tmp_path: Path) -> None:
     target = LocalFileTarget(tmp_path / "a")
-    with pytest.raises(StorageError, match="publish"), target.store.staging() as folder:
+    with pytest.raises(StorageError, match="publish"), target.store.staging() as folder:  # noqa: PT012  (the block is what is tested)
         staged = StagedOutput(target, folder)
         staged.path.write_text("new")
         staged.check()

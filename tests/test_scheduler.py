@@ -1,7 +1,9 @@
 """The in-process scheduler: it answers as Luigi's does, and what a call costs does not grow with the graph."""
 
 import itertools
+import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -31,6 +33,29 @@ WORKERS = st.sampled_from(["w0", "w1", "w2"])
 NUMBERS = st.integers(0, 9)
 RESOURCES = st.sampled_from([{}, {}, {}, {"db": 1}, {"db": 2}, {"cpu": 1}, {"cpu": 2, "db": 1}, {"unheard_of": 1}])
 PRIORITIES = st.sampled_from([0, 0, 0, 1, 5, -2, 0.5])
+BATCHED = st.sampled_from([["day"], ["day", "place"], ["unheard_of"]])
+OUTCOMES = st.sampled_from([None, None, DONE, DONE, DONE, FAILED])
+TASKS = NUMBERS.map("t{}".format)
+
+
+def _calls(name: str, **arguments: Any) -> Any:
+    return st.tuples(st.just(name), st.fixed_dictionaries(arguments))
+
+
+CALLS = st.one_of(
+    _calls("add_worker", worker=WORKERS, info=st.fixed_dictionaries({"workers": st.integers(1, 3)})),
+    _calls("disable_worker", worker=st.just("w2")),
+    _calls("update_resource", resource=st.sampled_from(["db", "cpu"]), amount=st.integers(0, 3)),
+    _calls("mark_as_done", task_id=TASKS),
+    _calls("forgive_failures", task_id=TASKS),
+    _calls("re_enable_task", task_id=TASKS),
+    _calls("decrease_running_task_resources", task_id=TASKS, decrease_resources=RESOURCES),
+    _calls("task_list", status=st.sampled_from(["", *STATUSES]), upstream_status=st.sampled_from(["", "UPSTREAM_DISABLED"])),
+    _calls("worker_list"),
+    _calls("resource_list"),
+    _calls("graph"),
+    _calls("prune"),
+)
 
 
 def _name(number: int) -> str:
@@ -38,7 +63,7 @@ def _name(number: int) -> str:
 
 
 def _upstream(number: int, chosen: list[int]) -> list[str]:
-    return [_name(other) for other in chosen if other < number]
+    return [_name(other) for other in chosen if 0 <= other < number]
 
 
 def _in_order(get_tasks: Callable[..., Any], worker: Any, state: Any, *statuses: str) -> list[Any]:
@@ -55,21 +80,34 @@ class SchedulerMachine(RuleBasedStateMachine):
         prunes=st.booleans(),
         retry_delay=st.sampled_from([5.0, 5.0, 0.0, -1.0]),
         resources=st.sampled_from([{"db": 1, "cpu": 3}, {"db": 2}, {"cpu": 0}]),
+        processes=st.sampled_from([(), (1, 1, 2), (3, 2, 1)]),
+        batched=st.none() | BATCHED,
+        data=st.data(),
     )
-    def start(self, prunes: bool, retry_delay: float, resources: dict[str, int]) -> None:
+    def start(
+        self, prunes: bool, retry_delay: float, resources: dict[str, int], processes: tuple[int, ...], batched: Any, data: Any
+    ) -> None:
         self.now = 1_000_000.0
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(time, "time", lambda: self.now)
         self.patch.setattr(
             luigi.scheduler.Worker, "get_tasks", _method(partial(_in_order, luigi.scheduler.Worker.get_tasks))
         )
-        options = {**OPTIONS, "prune_on_get_work": prunes, "retry_delay": retry_delay}
+        self.folder = tempfile.TemporaryDirectory()
+        state_path = os.path.join(self.folder.name, "state")
+        options = {**OPTIONS, "prune_on_get_work": prunes, "retry_delay": retry_delay, "state_path": state_path}
         self.pair = [cls(resources=dict(resources), **options) for cls in (luigi.scheduler.Scheduler, Scheduler)]
         self.running: dict[str, str] = {}
+        for number, count in enumerate(processes):
+            self.both("add_worker", worker=f"w{number}", info={"workers": count})
+            if batched:
+                self.send_batchers(f"w{number}", batched, 3)
+        self.schedule_graph(data)
 
     def teardown(self) -> None:
         if hasattr(self, "patch"):
             self.patch.undo()
+            self.folder.cleanup()
 
     def both(self, name: str, **arguments: Any) -> Any:
         answers = []
@@ -81,68 +119,85 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert answers[0] == answers[1]
         return answers[0]
 
-    @rule(
-        number=NUMBERS,
-        worker=WORKERS,
-        status=st.sampled_from([PENDING] * 8 + [DONE, DONE, FAILED, DISABLED, UNKNOWN, SUSPENDED, RUNNING]),
-        deps=st.none() | st.lists(NUMBERS, max_size=4),
-        priority=PRIORITIES,
-        resources=RESOURCES,
-        runnable=st.sampled_from([True, True, True, False]),
-        assistant=st.sampled_from([False, False, False, True]),
-        batchable=st.sampled_from([None, True, True, False]),
-        policy=st.sampled_from([None, None, {"retry_count": 1}, {"disable_hard_timeout": 4}]),
-    )
-    def add_task(self, number: int, deps: list[int] | None, policy: Any, **arguments: Any) -> None:
+    def add(self, number: int, deps: list[int] | None, **arguments: Any) -> None:
         self.both(
             "add_task",
             task_id=_name(number),
             deps=deps and _upstream(number, deps),
-            family=f"F{number % 2}",
-            params={"day": str(number), "place": str(number // 6)},
-            retry_policy_dict=policy,
+            family=f"F{number // 8}",
+            params={"day": str(number), "place": str(number % 2)},
             **arguments,
         )
 
-    @rule(worker=WORKERS, names=st.sampled_from([["day"], ["day", "place"], ["unheard_of"]]), size=st.sampled_from([2, 3, 1e9]))
+    @rule(data=st.data())
+    def schedule(self, data: Any) -> None:
+        self.schedule_graph(data)
+
+    def schedule_graph(self, data: Any) -> None:
+        """Let workers schedule a graph, as they do when they start: most tasks are alike."""
+        ours = data.draw(st.lists(WORKERS, min_size=1, max_size=2, unique=True))
+        alike = {"batchable": data.draw(st.booleans()), "resources": data.draw(RESOURCES), "priority": 0}
+        numbers = data.draw(st.permutations(range(10)))
+        for number in numbers[: data.draw(st.integers(3, 10))]:
+            deps = data.draw(st.sampled_from([[], [], [number - 1], [number - 2, number - 3]]))
+            change = data.draw(st.sampled_from([{}, {}, {}, {"priority": 3}, {"resources": {"db": 1}}, {"runnable": False}]))
+            for worker in ours[: data.draw(st.sampled_from([1, 2, 2]))]:
+                self.add(number, deps, worker=worker, **{**alike, **change})
+
+    @rule(
+        number=NUMBERS,
+        worker=WORKERS,
+        status=st.sampled_from([PENDING] * 5 + [DONE, FAILED, DISABLED, UNKNOWN, SUSPENDED, RUNNING]),
+        deps=st.none() | st.lists(NUMBERS, max_size=4),
+        priority=PRIORITIES,
+        resources=RESOURCES,
+        runnable=st.booleans(),
+        assistant=st.sampled_from([False, False, True]),
+        batchable=st.sampled_from([None, True, False]),
+        retry_policy_dict=st.sampled_from([None, None, {"retry_count": 1}, {"disable_hard_timeout": 4}]),
+    )
+    def add_task(self, **arguments: Any) -> None:
+        self.add(**arguments)
+
+    @rule(worker=WORKERS, names=BATCHED, size=st.sampled_from([2, 3, float("inf")]))
     def add_task_batcher(self, worker: str, names: list[str], size: float) -> None:
+        self.send_batchers(worker, names, size)
+
+    def send_batchers(self, worker: str, names: list[str], size: float) -> None:
         for family in ("F0", "F1"):
             self.both("add_task_batcher", worker=worker, task_family=family, batched_args=names, max_batch_size=size)
 
-    @rule(worker=WORKERS, assistant=st.sampled_from([False] * 5 + [True]), forgets=st.integers(0, 9))
-    def get_work(self, worker: str, assistant: bool, forgets: int) -> None:
-        current = [task for task, runner in self.running.items() if runner == worker]
-        current_tasks = None if forgets == 0 else current[1:] if forgets == 1 else current
-        reply = self.both("get_work", worker=worker, host="h", assistant=assistant, current_tasks=current_tasks)
-        if not isinstance(reply, dict):
-            return
-        if reply["task_id"] is not None:
-            self.running[reply["task_id"]] = worker
-        elif "batch_id" in reply and forgets < 9:  # else the worker dies before it says that it runs the batch
-            task_id = "batch-" + reply["batch_id"][:4]
-            self.both(
-                "add_task",
-                worker=worker,
-                task_id=task_id,
-                family=reply["task_family"],
-                params={"day": "all"},
-                status=RUNNING,
-                batch_id=reply["batch_id"],
-            )
-            self.running[task_id] = worker
-
     @rule(
-        data=st.data(),
-        status=st.sampled_from([DONE, DONE, DONE, FAILED, FAILED, PENDING]),
-        new_deps=st.lists(NUMBERS, max_size=3),
-        resources=RESOURCES,
-        assistant=st.sampled_from([False, False, False, True]),
+        steps=st.lists(st.tuples(WORKERS, OUTCOMES), min_size=1, max_size=8),
+        assistant=st.sampled_from([False] * 5 + [True]),
+        dice=NUMBERS,
     )
-    def report(self, data: Any, status: str, new_deps: list[int], resources: dict[str, int], assistant: bool) -> None:
-        if not self.running:
-            return
-        task_id = data.draw(st.sampled_from(sorted(self.running)))
-        number = int(task_id[1:]) if task_id.startswith("t") else 0
+    def work(self, steps: list[tuple[str, str | None]], assistant: bool, dice: int) -> None:
+        """Let workers ask for work, and now and then report on a task that they run."""
+        for worker, outcome in steps:
+            current = [task for task, runner in self.running.items() if runner == worker]
+            current_tasks = None if dice == 0 else current[1:] if dice == 1 else current
+            reply = self.both("get_work", worker=worker, host="h", assistant=assistant, current_tasks=current_tasks)
+            if not isinstance(reply, dict):
+                return
+            if reply["task_id"] is not None:
+                self.running[reply["task_id"]] = worker
+            elif "batch_id" in reply and dice < 9:  # else the worker dies before it says that it runs the batch
+                task_id = "batch-" + reply["batch_id"][:4]
+                self.both(
+                    "add_task",
+                    worker=worker,
+                    task_id=task_id,
+                    family=reply["task_family"],
+                    params={"day": "all"},
+                    status=RUNNING,
+                    batch_id=reply["batch_id"],
+                )
+                self.running[task_id] = worker
+            if outcome and self.running:
+                self.report(next(iter(self.running)), outcome, {}, assistant=assistant)
+
+    def report(self, task_id: str, status: str, resources: dict[str, int], **arguments: Any) -> None:
         self.both(
             "add_task",
             worker=self.running.pop(task_id),
@@ -151,55 +206,37 @@ class SchedulerMachine(RuleBasedStateMachine):
             expl='"why"',
             runnable=None,
             resources=resources,
-            assistant=assistant,
-            new_deps=_upstream(number, new_deps) if status == PENDING else [],
+            **arguments,
         )
 
-    @rule(seconds=st.sampled_from([0.25, 1, 1, 3, 3, 6, 9, 16]))
-    def wait(self, seconds: float) -> None:
-        self.now += seconds
+    @rule(number=NUMBERS, new_deps=st.lists(NUMBERS, min_size=1, max_size=2), resources=RESOURCES)
+    def need_more(self, number: int, new_deps: list[int], resources: dict[str, int]) -> None:
+        """Let a running task turn out to need others."""
+        if _name(number) in self.running:
+            self.report(_name(number), PENDING, resources, new_deps=_upstream(number, new_deps))
 
-    @rule(workers=st.lists(WORKERS, unique=True))
-    def ping(self, workers: list[str]) -> None:
-        for worker in workers:
+    @rule(seconds=st.sampled_from([0.25, 1, 1, 3, 3, 6, 9, 16]), alive=st.lists(WORKERS, unique=True))
+    def wait(self, seconds: float, alive: list[str]) -> None:
+        self.now += seconds
+        for worker in alive:
             self.both("ping", worker=worker)
 
-    @rule(worker=WORKERS, processes=st.integers(1, 3))
-    def add_worker(self, worker: str, processes: int) -> None:
-        self.both("add_worker", worker=worker, info={"workers": processes})
+    @rule(worker=WORKERS)
+    def pause(self, worker: str) -> None:
+        self.both("pause")
+        self.both("get_work", worker=worker)
+        self.both("unpause")
 
-    @rule(worker=WORKERS, dice=st.integers(0, 3))
-    def disable_worker(self, worker: str, dice: int) -> None:
-        if dice == 0:
-            self.both("disable_worker", worker=worker)
-
-    @rule(paused=st.booleans())
-    def pause(self, paused: bool) -> None:
-        self.both("pause" if paused else "unpause")
-
-    @rule(name=st.sampled_from(["db", "cpu"]), amount=st.integers(0, 3))
-    def update_resource(self, name: str, amount: int) -> None:
-        self.both("update_resource", resource=name, amount=amount)
-
-    @rule(number=NUMBERS, name=st.sampled_from(["mark_as_done", "forgive_failures", "re_enable_task"]))
-    def change_by_hand(self, number: int, name: str) -> None:
-        self.both(name, task_id=_name(number))
-
-    @rule(number=NUMBERS)
-    def decrease_running_task_resources(self, number: int) -> None:
-        self.both("decrease_running_task_resources", task_id=_name(number), decrease_resources={"db": 1, "cpu": 1})
-
-    @rule(status=st.sampled_from(["", *STATUSES]), upstream=st.sampled_from(["", "UPSTREAM_DISABLED", "UPSTREAM_FAILED"]))
-    def look(self, status: str, upstream: str) -> None:
-        self.both("task_list", status=status, upstream_status=upstream)
-        self.both("worker_list")
-        self.both("resource_list")
-        self.both("graph")
+    @rule(call=CALLS)
+    def call(self, call: tuple[str, dict[str, Any]]) -> None:
+        name, arguments = call
+        self.both(name, **arguments)
 
     @rule()
     def restart(self) -> None:
         for scheduler in self.pair:
-            scheduler._state.set_state(scheduler._state.get_state())
+            scheduler.dump()
+            scheduler.load()
 
     @invariant()
     def both_hold_the_same(self) -> None:

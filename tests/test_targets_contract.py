@@ -11,6 +11,7 @@ import copy
 import json
 import math
 import pickle
+import socket
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ from superluigi import (
 )
 from superluigi.storage import s3 as storage_s3
 from superluigi.targets import Shape
-from superluigi.targets.publishing import Publication, StagedOutput, facts_of
+from superluigi.targets.publishing import Publication, StagedOutput, facts_of, recover_abandoned
 from superluigi.testing import embedded_s3
 
 if TYPE_CHECKING:
@@ -366,7 +367,7 @@ def test_a_generator_that_is_closed_publishes_nothing(rig: Rig) -> None:
 def test_a_file_where_a_folder_was_promised_or_the_reverse_names_the_other_class(rig: Rig) -> None:
     target = rig.target()
     write(target, rig.old)
-    with pytest.raises(TargetShapeError, match=rig.other_cls) as caught, target.tmp_write_path() as path:
+    with pytest.raises(TargetShapeError, match=rig.other_cls) as caught, target.tmp_write_path() as path:  # noqa: PT012  (the block is what is tested)
         if rig.is_folder:
             path.rmdir()
         fill(path, rig.of_other_shape())
@@ -390,7 +391,7 @@ def test_leaving_nothing_is_an_error_and_keeps_the_old(rig: Rig) -> None:
 @rigs("local-folder", "s3-prefix")
 @pytest.mark.parametrize("left", ["empty-folders", "no-folder"])
 def test_a_folder_without_a_file_is_nothing(rig: Rig, left: str) -> None:
-    with pytest.raises(MissingOutputError, match="at least one"), rig.target().tmp_write_path() as path:
+    with pytest.raises(MissingOutputError, match="at least one"), rig.target().tmp_write_path() as path:  # noqa: PT012  (the block is what is tested)
         if left == "no-folder":
             path.rmdir()
         else:
@@ -966,6 +967,48 @@ def test_a_journal_holds_all_that_a_recovery_needs(rig: Rig, tmp_path: Path) -> 
         pickle.loads((tmp_path / "journal").read_bytes()).recover()
 
     assert read(target) == rig.new
+
+
+@pytest.fixture
+def abandoned(local_data_dir: Path) -> Path:
+    """The private folder of a process that is gone: no process has this number."""
+    folder = local_data_dir / "tmp" / f"{1 << 40}-0-abcdef01@{socket.gethostname()}"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@rigs()
+def test_what_a_killed_process_began_to_publish_is_ended_by_the_next(rig: Rig, abandoned: Path) -> None:
+    target = rig.target()
+    write(target, rig.old)
+    with target.store.staging() as folder:
+        staged_publication(target, folder, rig.new, is_guarded=True).write_journal(abandoned)
+        target.store.mark("run-1")
+        recover_abandoned()
+        recover_abandoned()
+
+    assert read(target) == rig.new
+    assert not abandoned.exists()
+
+
+@pytest.mark.parametrize("journal", [None, b"", b"torn"], ids=["absent", "empty", "torn"])
+def test_a_journal_that_cannot_be_read_is_told_and_cleared(
+    abandoned: Path, journal: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    if journal is not None:
+        (abandoned / "journal").write_bytes(journal)
+    with caplog.at_level("WARNING", logger="superluigi"):
+        recover_abandoned()
+
+    assert not abandoned.exists()
+    assert [record.levelname for record in caplog.records] == ([] if journal is None else ["WARNING"])
+
+
+def test_a_target_that_does_not_pickle_is_published_without_a_journal(tmp_path: Path) -> None:
+    store = S3ObjectTarget("bucket", "a.csv", config=lambda: None).store
+    Publication("run-1", (store,)).write_journal(tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
 
 
 # Values

@@ -176,8 +176,8 @@ def make_room(root: Path, size_bytes: int, *, on_disk_already: bool = False) -> 
 def give_up_all(root: Path) -> None:
     """Evict every copy that is not in use: the disk is full."""
     with contextlib.suppress(FileNotFoundError), FileLock(root / "usage.lock"):
-        used = _evict(root, 0, shutil.disk_usage(root).total)
-        (root / _USAGE_NAME).write_text(json.dumps({"bytes": used}), encoding="utf-8")
+        (root / _USAGE_NAME).unlink(missing_ok=True)  # so that it is counted anew; there may be no room to write it
+        _evict(root, 0, shutil.disk_usage(root).total)
 
 
 def usage(root: Path) -> tuple[int, int]:

@@ -137,7 +137,7 @@ def discard(path: Path) -> None:
             if os.fspath(name) != os.fspath(path):  # what lies around the folder is not ours to change
                 os.chmod(os.path.dirname(name), 0o700)
             if function in (os.unlink, os.rmdir):
-                function(name)  # type: ignore[operator]
+                function(name)
             elif os.lstat(name).st_mode & stat.S_IRWXU != stat.S_IRWXU:  # a folder that could not be looked into
                 os.chmod(name, 0o700)
                 discard(Path(name))
