@@ -63,7 +63,17 @@ def run(sources, which, patterns, options):
         "PYTHONPATH": os.pathsep.join(map(str, [sources, sources / "test", here, here.parent])),
         "LUIGI_CONFIG_PATH": str(sources / "test" / "testconfig" / "luigi.cfg"),
     }
-    command = [sys.executable, "-m", "pytest", "-p", Path(__file__).stem, "-q", "-W", "ignore", "--continue-on-collection-errors"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        Path(__file__).stem,
+        "-q",
+        "-W",
+        "ignore",
+        "--continue-on-collection-errors",
+    ]
     with open(sources / f"{which}.log", "w", encoding="utf-8") as log:
         subprocess.run(
             [*command, f"--junitxml={report}", *options, *files],

@@ -148,7 +148,7 @@ def forked(root: str, layers: int, choice: str, kill_after_s: float | None) -> s
         try:
             random.seed()
             answer = act(root, layers, choice)
-        except BaseException:  # noqa: BLE001  (whatever it is, it is told)
+        except BaseException:
             answer = f"unexplained: {traceback.format_exc()}"
         os.write(writer, answer.encode()[:60000])
         os._exit(0)
@@ -191,7 +191,9 @@ def main() -> int:
     """Run the soak and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=120, help="how long to run (default: %(default)s)")
-    parser.add_argument("--processes", type=int, default=4, help="how many processes act at once (default: %(default)s)")
+    parser.add_argument(
+        "--processes", type=int, default=4, help="how many processes act at once (default: %(default)s)"
+    )
     parser.add_argument("--layers", type=int, default=3, help="layers of five tasks each (default: %(default)s)")
     options = parser.parse_args()
     from superluigi.testing import embedded_s3

@@ -75,25 +75,26 @@ def required(task: luigi.Task) -> list[tuple[Role, luigi.Task]]:
     """
     found = list(leaves(task.requires()))
     cls = type(task)
-    if cls.deps is not luigi.Task.deps or cls._requires is not luigi.Task._requires:  # noqa: SLF001
+    if cls.deps is not luigi.Task.deps or cls._requires is not luigi.Task._requires:
         known = {id(upstream) for _, upstream in found}
         found += [((None,), extra) for extra in flatten(task.deps()) if id(extra) not in known]
     for _, upstream in found:
-        check_is_task(upstream)
+        check_is_task(upstream, task)
     return found
 
 
-def check_is_task(required: object) -> None:
+def check_is_task(required: object, by: luigi.Task | None = None) -> None:
     """See that something which `requires()` gave is a task.
 
     Raises:
         TaskTypeError: it is not.
     """
+    of = "" if by is None else f"{by}: "
     if isinstance(required, luigi.Target):
-        message = f"requires() gives the target {required!r}. Wrap it: External(path), or a task that makes it."
+        message = f"{of}requires() gives the target {required!r}. Wrap it: External(path), or a task that makes it."
         raise TaskTypeError(message)
     if not isinstance(required, luigi.Task):
-        message = f"requires() gives {required!r}, a {type(required).__name__}. Give tasks, alone or nested."
+        message = f"{of}requires() gives {required!r}, a {type(required).__name__}. Give tasks, alone or nested."
         raise TaskTypeError(message)
 
 

@@ -24,7 +24,13 @@ import luigi
 from luigi.task_register import Register
 
 from superluigi import dag, identity, provenance
-from superluigi.errors import MissingOutputError, RunSignatureError, SuperLuigiError, TargetNotFoundError
+from superluigi.errors import (
+    MissingOutputError,
+    RunSignatureError,
+    SuperLuigiError,
+    TargetNotFoundError,
+    TaskTypeError,
+)
 from superluigi.storage import cache, files
 from superluigi.targets import LocalFileTarget, LocalFolderTarget, Target
 from superluigi.targets.publishing import Publication, StagedOutput, facts_of
@@ -44,11 +50,9 @@ _LUIGI_INTERNALS = frozenset({"_unconsumed_params", "_namespace_at_class_time"})
 class TaskRegister(Register):
     """Luigi's register of task classes; it also wraps `run`, and a class that is defined again replaces the former."""
 
-    # ruff: noqa: N805  (a metaclass: its instances are classes)
-
     def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> None:
         super().__init__(name, bases, namespace, **options)
-        registered = Register._reg  # noqa: SLF001  (Luigi has no public way to unregister a class)
+        registered = Register._reg
         registered[:] = [known for known in registered if known is cls or not _is_former(known, cls)]
         _wrap_run(cls)
 
@@ -119,7 +123,8 @@ class _Execution:
     def __init__(self, task: Any, function: Callable[..., Any]) -> None:
         self.task = task
         self.function = function
-        self.declared = _declared(function, type(task))
+        task_cls: Any = type(task)
+        self.declared = _declared(function, task_cls)
         self.has_record = "metadata" in task.offered_arguments
         self.is_atomic = "output_path" in task.offered_arguments
         self.metadata: Metadata = {}
@@ -264,7 +269,6 @@ class _Execution:
             if own is not None:
                 own.store.write_record({**record, "output": facts_of(own)})
 
-
     def _publish_staged(self, staged: list[StagedOutput], record: Metadata) -> None:
         if self.folder is None or not staged:
             return
@@ -331,6 +335,12 @@ def _declared(function: Callable[..., Any], task_cls: Any) -> tuple[str, ...]:
     Raises:
         RunSignatureError: it needs one that is not offered.
     """
+    if inspect.isasyncgenfunction(function):
+        message = (
+            f"{task_cls.__name__}.run is an asynchronous generator, which Luigi cannot drive. "
+            "Await without yielding, or yield requirements from a plain generator."
+        )
+        raise TaskTypeError(message)
     offered: tuple[str, ...] = task_cls.offered_arguments
     parameters = list(inspect.signature(function, follow_wrapped=False).parameters.values())[1:]
     if _takes_any(parameters):

@@ -28,7 +28,8 @@ class Forcing:
 
     def includes(self, task: luigi.Task) -> bool:
         """Say whether a task is to run although it is complete; a task without `run` never is."""
-        return (self.everything or task in self.named) and task.run is not None and task.run is not NotImplemented
+        run: object = task.run
+        return (self.everything or task in self.named) and run is not None and run is not NotImplemented
 
 
 def plan_forcing(

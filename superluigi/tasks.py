@@ -59,7 +59,7 @@ class Task(luigi.Task, metaclass=TaskRegister):
 
     def __eq__(self, other: object) -> bool:
         """Compare class and Luigi's own id: cheap, and `requires()` is not called."""
-        return type(self) is type(other) and self.luigi_task_id == other.luigi_task_id  # type: ignore[attr-defined]
+        return type(self) is type(other) and self.luigi_task_id == other.luigi_task_id
 
     def __hash__(self) -> int:
         """Hash Luigi's own id, in this process."""
@@ -100,7 +100,7 @@ class Task(luigi.Task, metaclass=TaskRegister):
 class ExternalTask(Task):
     """Data that are made elsewhere: `output()` says where, and there is no `run`."""
 
-    run = None
+    run = None  # type: ignore[assignment]  # as in Luigi: there is nothing to run
 
 
 class _AddressParameter(luigi.Parameter):
@@ -132,7 +132,7 @@ class TaskWithMetadata(Task):
     first output, so that outputs whose record was not written do not count.
     """
 
-    offered_arguments = ("metadata",)
+    offered_arguments: ClassVar[tuple[str, ...]] = ("metadata",)
 
     def guard_of(self, outputs: list[Any]) -> Target | None:
         """Give the first output: even a single one changes while its record does not."""
@@ -148,7 +148,7 @@ class AtomicTaskWithMetadata(TaskWithMetadata):
     and all of them are there. A target that has no path (a database) is handed over itself.
     """
 
-    offered_arguments = ("input_path", "output_path", "metadata")
+    offered_arguments: ClassVar[tuple[str, ...]] = ("input_path", "output_path", "metadata")
 
     def guard_of(self, outputs: list[Any]) -> Target | None:
         """Give the first of several outputs; a single one is published in one step."""

@@ -18,11 +18,11 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 
-import boto3  # noqa: E402
-import botocore.handlers  # noqa: E402
-import botocore.loaders  # noqa: E402
+import boto3
+import botocore.handlers
+import botocore.loaders
 
-from superluigi import (  # noqa: E402
+from superluigi import (
     AtomicTaskWithMetadata,
     LocalFileTarget,
     LocalFolderTarget,
@@ -31,11 +31,21 @@ from superluigi import (  # noqa: E402
     S3PrefixTarget,
     run_task,
 )
-from superluigi.storage import files  # noqa: E402
+from superluigi.storage import files
 
 ROOT = Path(os.environ["CRASH_ROOT"])
 BUCKET = os.environ["CRASH_BUCKET"]
-CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.utime", "os.chmod"}
+CHANGES = {
+    "os.rename",
+    "os.remove",
+    "os.mkdir",
+    "os.rmdir",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+    "os.utime",
+    "os.chmod",
+}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 label = "old"
@@ -107,7 +117,7 @@ def in_fork(function, *arguments):
         os.close(reader)
         try:
             answer = function(*arguments)
-        except BaseException:
+        except BaseException:  # noqa: BLE001  (whatever it is, it is told)
             answer = {"error": traceback.format_exc()}
         os.write(writer, json.dumps(answer).encode())
         os._exit(0)
@@ -126,7 +136,7 @@ def listed(answer) -> list[str]:
 
 
 def run(kind: str, with_label: str, force: bool) -> None:
-    global label
+    global label  # noqa: PLW0603  (what the tasks of this process write)
     label = with_label
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         run_task(Sink(kind=kind), force_upstream=force)
@@ -232,6 +242,8 @@ def trial(kind: str, mode: str, kill_at: int) -> dict:
 
 if __name__ == "__main__":
     # botocore parses its descriptions of S3 anew in every process: that would be most of the time spent here.
-    botocore.loaders.JSONFileLoader.load_file = functools.lru_cache(maxsize=None)(botocore.loaders.JSONFileLoader.load_file)
+    botocore.loaders.JSONFileLoader.load_file = functools.lru_cache(maxsize=None)(
+        botocore.loaders.JSONFileLoader.load_file
+    )
     for line in sys.stdin:
         print(json.dumps(trial(**json.loads(line))), flush=True)

@@ -129,7 +129,7 @@ def fault_proxy(upstream_url: str):
             if fault == "truncated body":
                 self.close_connection = True
 
-        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_request
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_request  # noqa: N815  (http.server asks for these)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

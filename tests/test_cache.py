@@ -178,7 +178,7 @@ def test_bytes_that_were_not_published_are_never_in_the_cache(s3: S3, local_data
     target = S3ObjectTarget(s3.bucket, "data/a.csv")
     s3.put("data/a.csv", b"old")
     target.download()
-    with pytest.raises(ZeroDivisionError), target.tmp_write_path() as path:  # noqa: PT012  (the block is what is tested)
+    with pytest.raises(ZeroDivisionError), target.tmp_write_path() as path:
         path.write_bytes(b"unpublished")
         raise ZeroDivisionError
     s3.client().delete_bucket_policy(Bucket=s3.bucket)

@@ -1210,3 +1210,16 @@ def test_both_ways_of_running_agree_on_what_a_task_leaves(tmp_path):
     names = ["a.txt", "a.txt.metadata.json"]
     assert sorted(path.name for path in (tmp_path / "ours").iterdir()) == names
     assert sorted(path.name for path in (tmp_path / "luigis").iterdir()) == names
+
+
+def test_an_asynchronous_generator_as_run_is_refused_before_it_runs(tmp_path: Path) -> None:
+    class Waiting(AtomicTaskWithMetadata):
+        def output(self):
+            return LocalFileTarget(tmp_path / "out.txt")
+
+        async def run(self, output_path):
+            output_path.write_text("x")
+            yield None
+
+    with pytest.raises(TaskFailedError, match="asynchronous generator, which Luigi cannot drive"):
+        run_task(Waiting())

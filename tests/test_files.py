@@ -132,7 +132,7 @@ def test_the_private_folders_of_killed_processes_are_found_and_no_others(local_d
 
 
 def test_a_private_folder_is_empty_and_goes_also_on_an_error(local_data_dir: Path) -> None:
-    with pytest.raises(ZeroDivisionError), files.private_folder() as folder:  # noqa: PT012  (the block is what is tested)
+    with pytest.raises(ZeroDivisionError), files.private_folder() as folder:
         content = os.listdir(folder)
         (folder / "x").touch()
         raise ZeroDivisionError

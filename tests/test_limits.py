@@ -1,4 +1,4 @@
-"""What a full disk, a vanished folder, a huge file and read-only places do: clear errors, and nothing half-published."""
+"""What a full disk, a vanished folder, a huge file and read-only places do: clear errors, nothing half-published."""
 
 import os
 import subprocess
@@ -254,7 +254,7 @@ def test_an_upload_option_that_boto3_does_not_know_is_refused_before_the_task_ru
             (tmp_path / "ran").touch()
             output_path.write_text("x")
 
-    with pytest.raises(TaskFailedError, match="'StorageKlass', which boto3 does not know.*StorageClass"):
+    with pytest.raises(TaskFailedError, match=r"'StorageKlass', which boto3 does not know.*StorageClass"):
         run_task(Making())
 
     assert not (tmp_path / "ran").exists()

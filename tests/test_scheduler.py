@@ -2,12 +2,11 @@
 
 import itertools
 import os
-import sys
+import random
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
+from functools import partialmethod
 from typing import Any
 
 import luigi.scheduler
@@ -50,7 +49,9 @@ CALLS = st.one_of(
     _calls("forgive_failures", task_id=TASKS),
     _calls("re_enable_task", task_id=TASKS),
     _calls("decrease_running_task_resources", task_id=TASKS, decrease_resources=RESOURCES),
-    _calls("task_list", status=st.sampled_from(["", *STATUSES]), upstream_status=st.sampled_from(["", "UPSTREAM_DISABLED"])),
+    _calls(
+        "task_list", status=st.sampled_from(["", *STATUSES]), upstream_status=st.sampled_from(["", "UPSTREAM_DISABLED"])
+    ),
     _calls("worker_list"),
     _calls("resource_list"),
     _calls("graph"),
@@ -66,45 +67,31 @@ def _upstream(number: int, chosen: list[int]) -> list[str]:
     return [_name(other) for other in chosen if 0 <= other < number]
 
 
-def _in_order(get_tasks: Callable[..., Any], worker: Any, state: Any, *statuses: str) -> list[Any]:
+def _in_order(worker: Any, get_tasks: Callable[..., Any], state: Any, *statuses: str) -> list[Any]:
     """Give a worker's tasks in the order of their status; Luigi sometimes gives them in the order of a set."""
     tasks = list(get_tasks(worker, state, *statuses))
-    place = {id(task): n for n, task in enumerate(itertools.chain(*(state._status_tasks[s].values() for s in statuses)))}
+    place = {
+        id(task): n for n, task in enumerate(itertools.chain(*(state._status_tasks[s].values() for s in statuses)))
+    }
     return sorted(tasks, key=lambda task: (place.get(id(task), len(place)), task.id))
 
 
-class SchedulerMachine(RuleBasedStateMachine):
+class Pair:
     """Luigi's scheduler and ours, given the same calls at the same times."""
 
-    @initialize(
-        prunes=st.booleans(),
-        retry_delay=st.sampled_from([5.0, 5.0, 0.0, -1.0]),
-        resources=st.sampled_from([{"db": 1, "cpu": 3}, {"db": 2}, {"cpu": 0}]),
-        processes=st.sampled_from([(), (1, 1, 2), (3, 2, 1)]),
-        batched=st.none() | BATCHED,
-        data=st.data(),
-    )
-    def start(
-        self, prunes: bool, retry_delay: float, resources: dict[str, int], processes: tuple[int, ...], batched: Any, data: Any
-    ) -> None:
+    def open(self, resources: dict[str, int], **options: Any) -> None:
         self.now = 1_000_000.0
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(time, "time", lambda: self.now)
         self.patch.setattr(
-            luigi.scheduler.Worker, "get_tasks", _method(partial(_in_order, luigi.scheduler.Worker.get_tasks))
+            luigi.scheduler.Worker, "get_tasks", partialmethod(_in_order, luigi.scheduler.Worker.get_tasks)
         )
         self.folder = tempfile.TemporaryDirectory()
-        state_path = os.path.join(self.folder.name, "state")
-        options = {**OPTIONS, "prune_on_get_work": prunes, "retry_delay": retry_delay, "state_path": state_path}
+        options = {**OPTIONS, "state_path": os.path.join(self.folder.name, "state"), **options}
         self.pair = [cls(resources=dict(resources), **options) for cls in (luigi.scheduler.Scheduler, Scheduler)]
         self.running: dict[str, str] = {}
-        for number, count in enumerate(processes):
-            self.both("add_worker", worker=f"w{number}", info={"workers": count})
-            if batched:
-                self.send_batchers(f"w{number}", batched, 3)
-        self.schedule_graph(data)
 
-    def teardown(self) -> None:
+    def close(self) -> None:
         if hasattr(self, "patch"):
             self.patch.undo()
             self.folder.cleanup()
@@ -129,6 +116,84 @@ class SchedulerMachine(RuleBasedStateMachine):
             **arguments,
         )
 
+    def send_batchers(self, worker: str, names: list[str], size: float) -> None:
+        for family in ("F0", "F1"):
+            self.both("add_task_batcher", worker=worker, task_family=family, batched_args=names, max_batch_size=size)
+
+    def get_work(self, worker: str, *, claims: bool = True, **arguments: Any) -> None:
+        reply = self.both("get_work", worker=worker, host="h", **arguments)
+        if not isinstance(reply, dict):
+            return
+        if reply["task_id"] is not None:
+            self.running[reply["task_id"]] = worker
+        elif "batch_id" in reply and claims:  # else the worker dies before it says that it runs the batch
+            task_id = "batch-" + reply["batch_id"][:4]
+            family, batch_id = reply["task_family"], reply["batch_id"]
+            params = {"day": "all"}
+            self.both(
+                "add_task",
+                worker=worker,
+                task_id=task_id,
+                family=family,
+                params=params,
+                status=RUNNING,
+                batch_id=batch_id,
+            )
+            self.running[task_id] = worker
+
+    def report(self, task_id: str, status: str, resources: dict[str, int], **arguments: Any) -> None:
+        self.both(
+            "add_task",
+            worker=self.running.pop(task_id),
+            task_id=task_id,
+            status=status,
+            expl='"why"',
+            runnable=None,
+            resources=resources,
+            **arguments,
+        )
+
+    def assert_alike(self) -> None:
+        held = []
+        for scheduler in self.pair:
+            state = scheduler._state
+            tasks = [{**vars(task), "workers": list(task.workers)} for task in state._tasks.values()]
+            held.append((tasks, {s: list(state._status_tasks[s]) for s in STATUSES}, list(state._active_workers)))
+        assert held[0] == held[1]
+        for worker in held[0][2]:
+            self.both("count_pending", worker=worker)
+
+
+class SchedulerMachine(Pair, RuleBasedStateMachine):
+    """Calls in any order."""
+
+    @initialize(
+        prunes=st.booleans(),
+        retry_delay=st.sampled_from([5.0, 5.0, 0.0, -1.0]),
+        resources=st.sampled_from([{"db": 1, "cpu": 3}, {"db": 2}, {"cpu": 0}]),
+        processes=st.sampled_from([(), (1, 1, 2), (3, 2, 1)]),
+        batched=st.none() | BATCHED,
+        data=st.data(),
+    )
+    def start(
+        self,
+        prunes: bool,
+        retry_delay: float,
+        resources: dict[str, int],
+        processes: tuple[int, ...],
+        batched: Any,
+        data: Any,
+    ) -> None:
+        self.open(resources, prune_on_get_work=prunes, retry_delay=retry_delay)
+        for number, count in enumerate(processes):
+            self.both("add_worker", worker=f"w{number}", info={"workers": count})
+            if batched:
+                self.send_batchers(f"w{number}", batched, 3)
+        self.schedule_graph(data)
+
+    def teardown(self) -> None:
+        self.close()
+
     @rule(data=st.data())
     def schedule(self, data: Any) -> None:
         self.schedule_graph(data)
@@ -140,7 +205,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         numbers = data.draw(st.permutations(range(10)))
         for number in numbers[: data.draw(st.integers(3, 10))]:
             deps = data.draw(st.sampled_from([[], [], [number - 1], [number - 2, number - 3]]))
-            change = data.draw(st.sampled_from([{}, {}, {}, {"priority": 3}, {"resources": {"db": 1}}, {"runnable": False}]))
+            change = data.draw(
+                st.sampled_from([{}, {}, {}, {"priority": 3}, {"resources": {"db": 1}}, {"runnable": False}])
+            )
             for worker in ours[: data.draw(st.sampled_from([1, 2, 2]))]:
                 self.add(number, deps, worker=worker, **{**alike, **change})
 
@@ -163,10 +230,6 @@ class SchedulerMachine(RuleBasedStateMachine):
     def add_task_batcher(self, worker: str, names: list[str], size: float) -> None:
         self.send_batchers(worker, names, size)
 
-    def send_batchers(self, worker: str, names: list[str], size: float) -> None:
-        for family in ("F0", "F1"):
-            self.both("add_task_batcher", worker=worker, task_family=family, batched_args=names, max_batch_size=size)
-
     @rule(
         steps=st.lists(st.tuples(WORKERS, OUTCOMES), min_size=1, max_size=8),
         assistant=st.sampled_from([False] * 5 + [True]),
@@ -177,37 +240,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         for worker, outcome in steps:
             current = [task for task, runner in self.running.items() if runner == worker]
             current_tasks = None if dice == 0 else current[1:] if dice == 1 else current
-            reply = self.both("get_work", worker=worker, host="h", assistant=assistant, current_tasks=current_tasks)
-            if not isinstance(reply, dict):
-                return
-            if reply["task_id"] is not None:
-                self.running[reply["task_id"]] = worker
-            elif "batch_id" in reply and dice < 9:  # else the worker dies before it says that it runs the batch
-                task_id = "batch-" + reply["batch_id"][:4]
-                self.both(
-                    "add_task",
-                    worker=worker,
-                    task_id=task_id,
-                    family=reply["task_family"],
-                    params={"day": "all"},
-                    status=RUNNING,
-                    batch_id=reply["batch_id"],
-                )
-                self.running[task_id] = worker
+            self.get_work(worker, claims=dice < 9, assistant=assistant, current_tasks=current_tasks)
             if outcome and self.running:
                 self.report(next(iter(self.running)), outcome, {}, assistant=assistant)
-
-    def report(self, task_id: str, status: str, resources: dict[str, int], **arguments: Any) -> None:
-        self.both(
-            "add_task",
-            worker=self.running.pop(task_id),
-            task_id=task_id,
-            status=status,
-            expl='"why"',
-            runnable=None,
-            resources=resources,
-            **arguments,
-        )
 
     @rule(number=NUMBERS, new_deps=st.lists(NUMBERS, min_size=1, max_size=2), resources=RESOURCES)
     def need_more(self, number: int, new_deps: list[int], resources: dict[str, int]) -> None:
@@ -240,20 +275,8 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def both_hold_the_same(self) -> None:
-        if not hasattr(self, "pair"):
-            return
-        held = []
-        for scheduler in self.pair:
-            state = scheduler._state
-            tasks = [{**vars(task), "workers": list(task.workers)} for task in state._tasks.values()]
-            held.append((tasks, {s: list(state._status_tasks[s]) for s in STATUSES}, list(state._active_workers)))
-        assert held[0] == held[1]
-        for worker in held[0][2]:
-            self.both("count_pending", worker=worker)
-
-
-def _method(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda self, *arguments: function(self, *arguments)
+        if hasattr(self, "pair"):
+            self.assert_alike()
 
 
 TestSchedulerAnswersAsLuigis = SchedulerMachine.TestCase
@@ -264,3 +287,45 @@ TestSchedulerAnswersAsLuigis.settings = settings(
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_run_of_a_crowded_graph_goes_as_with_luigi(seed):
+    """Workers share tasks, resources are short and batches form, so that nearly every call has several candidates."""
+    chance = random.Random(seed)
+    both = Pair()
+    both.open({"db": chance.randint(1, 2), "cpu": 3}, prune_on_get_work=chance.random() < 0.7)
+    kinds = [{}, {"resources": {"db": 1}}, {"resources": {"db": 1, "cpu": 1}}, {"resources": {"cpu": 2}}]
+    kinds = chance.sample(kinds, chance.randint(1, 3))
+    batching = chance.random() < 0.5
+    try:
+        for worker, count in (("w0", 1), ("w1", 3), ("w2", 2)):
+            both.both("add_worker", worker=worker, info={"workers": count})
+            if batching and worker != "w2":
+                both.send_batchers(worker, ["day"], chance.choice([2, 3, 1e9]))
+        for number in chance.sample(range(16), 16):
+            kind = {**chance.choice(kinds), "priority": chance.choice([0, 0, 0, 1, 2]), "batchable": batching}
+            deps = chance.choice([[], [], [], [number - 1], [number - 2, number - 3]])
+            for worker in chance.sample(["w0", "w1", "w2"], chance.randint(1, 3)):
+                both.add(number, deps, worker=worker, runnable=chance.random() < 0.9, **kind)
+            both.now += chance.choice([0, 0.1])
+        for _ in range(120):
+            worker = chance.choice(["w0", "w1", "w1", "w2"])
+            current = [task for task, runner in both.running.items() if runner == worker]
+            both.get_work(
+                worker,
+                claims=chance.random() < 0.95,
+                assistant=worker == "w2" and seed % 3 == 0,
+                current_tasks=current if chance.random() < 0.95 else current[1:],
+            )
+            if both.running and chance.random() < 0.4:
+                task_id = chance.choice(sorted(both.running))
+                both.report(
+                    task_id, chance.choice([DONE, DONE, DONE, FAILED]), chance.choice(kinds).get("resources", {})
+                )
+            if batching and chance.random() < 0.02:
+                both.send_batchers("w2", chance.choice([["day"], ["day", "place"]]), 2)
+            both.now += chance.choice([0, 0, 0, 0.1, 1, 4])
+            both.assert_alike()
+    finally:
+        both.close()

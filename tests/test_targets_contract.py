@@ -367,7 +367,7 @@ def test_a_generator_that_is_closed_publishes_nothing(rig: Rig) -> None:
 def test_a_file_where_a_folder_was_promised_or_the_reverse_names_the_other_class(rig: Rig) -> None:
     target = rig.target()
     write(target, rig.old)
-    with pytest.raises(TargetShapeError, match=rig.other_cls) as caught, target.tmp_write_path() as path:  # noqa: PT012  (the block is what is tested)
+    with pytest.raises(TargetShapeError, match=rig.other_cls) as caught, target.tmp_write_path() as path:
         if rig.is_folder:
             path.rmdir()
         fill(path, rig.of_other_shape())
@@ -391,7 +391,7 @@ def test_leaving_nothing_is_an_error_and_keeps_the_old(rig: Rig) -> None:
 @rigs("local-folder", "s3-prefix")
 @pytest.mark.parametrize("left", ["empty-folders", "no-folder"])
 def test_a_folder_without_a_file_is_nothing(rig: Rig, left: str) -> None:
-    with pytest.raises(MissingOutputError, match="at least one"), rig.target().tmp_write_path() as path:  # noqa: PT012  (the block is what is tested)
+    with pytest.raises(MissingOutputError, match="at least one"), rig.target().tmp_write_path() as path:
         if left == "no-folder":
             path.rmdir()
         else:
@@ -483,7 +483,7 @@ def test_threads_that_write_one_target_leave_one_of_them_whole(rig: Rig, local_d
     def writing(content: Content) -> None:
         try:
             write(target, content)
-        except BaseException as error:  # noqa: BLE001  (a thread keeps its errors to itself)
+        except BaseException as error:
             failures.append(error)
 
     threads = [threading.Thread(target=writing, args=(content,)) for content in contents]

@@ -35,7 +35,21 @@ _NOBODY: tuple[str, ...] = ()
 class _Facts:
     """What the index holds of one task, as of the last `_settle`."""
 
-    __slots__ = ("barred", "bars", "counted", "deps", "due", "entry", "is_done", "key", "needy", "number", "since", "task", "unmet")
+    __slots__ = (
+        "barred",
+        "bars",
+        "counted",
+        "deps",
+        "due",
+        "entry",
+        "is_done",
+        "key",
+        "needy",
+        "number",
+        "since",
+        "task",
+        "unmet",
+    )
 
     def __init__(self, task: Task, number: int) -> None:
         self.task = task
@@ -166,7 +180,7 @@ class State(luigi.scheduler.SimpleTaskState):
             self._active_workers[worker_id] = _Worker(worker_id)
         return self._active_workers[worker_id]  # type: ignore[no-any-return]
 
-    def _remove_workers_from_tasks(self, workers: Iterable[str], remove_stakeholders: bool = True) -> None:  # noqa: FBT001, FBT002
+    def _remove_workers_from_tasks(self, workers: Iterable[str], remove_stakeholders: bool = True) -> None:
         gone = set(workers)
         if gone:  # Luigi calls this at every pruning
             super()._remove_workers_from_tasks(gone, remove_stakeholders)
@@ -370,9 +384,9 @@ class Scheduler(luigi.scheduler.Scheduler):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        metrics = self._state._metrics_collector  # noqa: SLF001
+        metrics = self._state._metrics_collector
         self._state = State(self._config)
-        self._state._metrics_collector = metrics  # noqa: SLF001
+        self._state._metrics_collector = metrics
 
     def add_task(self, task_id: str | None = None, *args: Any, **kwargs: Any) -> None:
         """Add a task or report on it."""
@@ -410,7 +424,7 @@ class Scheduler(luigi.scheduler.Scheduler):
                 gone.append(task.id)
         self._state.inactivate_tasks(gone)
 
-    def _update_priority(self, task: Task, prio: float, worker: str) -> None:  # noqa: ARG002
+    def _update_priority(self, task: Task, prio: float, worker: str) -> None:
         """Raise the priority of a task, and of all upstream that is below it."""
         if isinstance(task.priority, (int, float)):  # a state that was saved may hold anything
             prio = max(prio, task.priority)

@@ -52,7 +52,8 @@ class Run:
         """Say whether a task need not run: its own `complete()`, unless it is forced and was not run yet."""
         if self.forcing.includes(task) and task not in self.done:
             return False
-        return task.complete()
+        is_complete: bool = task.complete()
+        return is_complete
 
     def record_failure(self, task: luigi.Task, error: BaseException | None, text: str) -> None:
         """Keep why a task failed, until it succeeds."""
@@ -104,8 +105,8 @@ class _Results:
 def _picklable(error: BaseException | None) -> BaseException | None:
     """Give the exception if it arrives whole in another process, else None."""
     try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301  (our own bytes)
-    except Exception:  # noqa: BLE001  (a user's exception may fail in whatever way)
+        pickle.loads(pickle.dumps(error))
+    except Exception:
         return None
     return error
 
@@ -121,7 +122,7 @@ class TaskProcess(ContextManagedTaskProcess):
         self._obstacle = obstacle
         self._failure: tuple[BaseException, str] | tuple[()] = ()
         self._settings = configuration.of_this_call()
-        self.check_complete = self._is_complete
+        self.check_complete = self._is_complete  # type: ignore[assignment]  # Luigi's is a partial of the same form
 
     def run(self) -> None:
         """Run the task with the settings and the id of the run, which a process that is not forked does not inherit."""
@@ -166,7 +167,7 @@ class Worker(luigi.worker.Worker):
         super().__init__(*args, **kwargs)
         self._run = run
         self._task_result_queue.close()
-        self._task_result_queue = _Results(self)
+        self._task_result_queue = _Results(self)  # type: ignore[assignment]  # it keeps the interface of the queue
         self._without_id: dict[luigi.Task, Exception] = {}
         self._done_before: set[str] | None = None
         self.requirements: dict[luigi.Task, tuple[luigi.Task, ...]] = {}
@@ -178,7 +179,7 @@ class Worker(luigi.worker.Worker):
 
     # Scheduling
 
-    def add(self, task: luigi.Task, multiprocess: bool = False, processes: int = 0) -> bool:  # noqa: ARG002, FBT001, FBT002
+    def add(self, task: luigi.Task, multiprocess: bool = False, processes: int = 0) -> bool:
         """Tell the scheduler of a task and of all that it needs; of complete tasks nothing upstream is looked at.
 
         Raises:
@@ -242,7 +243,7 @@ class Worker(luigi.worker.Worker):
         """
         if identity.is_ours(task) and not identity.is_known(task):
             for broken, error in identity.compute_all(task).items():
-                identity.remember(broken, broken.luigi_task_id)  # type: ignore[attr-defined]  (compute_all gives only ours)
+                identity.remember(broken, identity.luigi_id(broken))
                 self._without_id[broken] = error
         return task not in self._without_id
 
@@ -310,6 +311,6 @@ class Factory:
 
         return RemoteScheduler(url)
 
-    def create_worker(self, scheduler: Any, worker_processes: int, assistant: bool = False) -> Worker:  # noqa: FBT001, FBT002
+    def create_worker(self, scheduler: Any, worker_processes: int, assistant: bool = False) -> Worker:
         """Give the worker of this run."""
         return Worker(self._run, scheduler=scheduler, worker_processes=worker_processes, assistant=assistant)

@@ -20,7 +20,6 @@ import os
 import re
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
@@ -30,6 +29,7 @@ from superluigi.errors import DiskFullError
 from superluigi.storage import files
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from collections.abc import Callable, Iterator
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
@@ -71,7 +71,7 @@ class CacheEntry:
     @property
     def folder(self) -> Path:
         """Where everything of this entry lies."""
-        whole = "\n".join((self.endpoint, self.bucket, self.kind, self.key))
+        whole = f"{self.endpoint}\n{self.bucket}\n{self.kind}\n{self.key}"
         name = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:40]
         endpoint, bucket = (readable_name(_UNSAFE.sub("_", part)) for part in (self.endpoint, self.bucket))
         return self.root / endpoint / bucket / name

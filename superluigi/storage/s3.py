@@ -65,7 +65,7 @@ _known_buckets: set[tuple[Any, ...]] = set()
 
 
 def _forget_after_fork() -> None:
-    global _clients_lock  # noqa: PLW0603  (a lock that another thread held at the fork stays locked in the child)
+    global _clients_lock
     _clients.clear()
     _clients_lock = threading.Lock()
 
@@ -146,7 +146,9 @@ class Bucket:
                 return None
         has_key = answer.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in answer
         etag = answer["ETag"].strip('"')
-        return ObjectFacts(key, answer["ContentLength"], etag, answer.get("Metadata", {}), is_encrypted_with_key=has_key)
+        return ObjectFacts(
+            key, answer["ContentLength"], etag, answer.get("Metadata", {}), is_encrypted_with_key=has_key
+        )
 
     def get_bytes(self, key: str) -> bytes | None:
         """Give the bytes of a small object, None if there is none. One GET, and another if the answer breaks off."""
@@ -312,7 +314,9 @@ def etag_of(path: Path) -> str:
     with open(path, "rb") as reader:
         if size_bytes < MULTIPART_THRESHOLD_BYTES:
             return hashlib.md5(reader.read(), usedforsecurity=False).hexdigest()
-        parts = [hashlib.md5(part, usedforsecurity=False).digest() for part in iter(lambda: reader.read(PART_BYTES), b"")]
+        parts = [
+            hashlib.md5(part, usedforsecurity=False).digest() for part in iter(lambda: reader.read(PART_BYTES), b"")
+        ]
     return f"{hashlib.md5(b''.join(parts), usedforsecurity=False).hexdigest()}-{len(parts)}"
 
 
@@ -345,9 +349,12 @@ def _make_client(role_arn: str | None, options: dict[str, Any]) -> S3Client:
     # A copy, because botocore writes into the retries of a configuration, and then it would be another setting.
     config = defaults.merge(copy.deepcopy(options.pop("config"))) if "config" in options else defaults
     if role_arn is None:
-        return boto3.session.Session().client("s3", config=config, **options)
-    source = {name: options.pop(name) for name in (*_CREDENTIALS, "region_name") if name in options}
-    return _session_with_role(boto3.session.Session(**source), role_arn).client("s3", config=config, **options)
+        session = boto3.session.Session()
+    else:
+        source = {name: options.pop(name) for name in (*_CREDENTIALS, "region_name") if name in options}
+        session = _session_with_role(boto3.session.Session(**source), role_arn)
+    client: S3Client = session.client("s3", config=config, **options)
+    return client
 
 
 def _session_with_role(session: Any, role_arn: str) -> Any:
@@ -361,14 +368,14 @@ def _session_with_role(session: Any, role_arn: str) -> Any:
     if source is None:
         raise NoCredentialsError
     fetcher = AssumeRoleCredentialFetcher(
-        client_creator=session._session.create_client,  # noqa: SLF001  (botocore's own providers are built so)
+        client_creator=session._session.create_client,
         source_credentials=source,
         role_arn=role_arn,
         extra_args={"RoleSessionName": "superluigi"},
     )
     with_role = get_session()
     with_role.set_config_variable("region", session.region_name)
-    with_role._credentials = DeferredRefreshableCredentials(  # type: ignore[attr-defined]  # noqa: SLF001
+    with_role._credentials = DeferredRefreshableCredentials(  # type: ignore[attr-defined]
         method="assume-role", refresh_using=fetcher.fetch_credentials
     )
     return boto3.session.Session(botocore_session=with_role)
@@ -451,7 +458,9 @@ def _translation(error: Exception, operation: str, address: str, max_tries: int)
                 return BucketNotFoundError(operation, address, "there is no such bucket", _NAME_BUCKET, **facts)
             return _not_found(address)
         told = cause.response.get("Error", {}).get("Message") or code  # type: ignore[attr-defined]
-        error_cls, problem, way_out = _BY_CODE.get(code, (StorageError, f"the store answered {code}: {told}", "See the cause."))
+        error_cls, problem, way_out = _BY_CODE.get(
+            code, (StorageError, f"the store answered {code}: {told}", "See the cause.")
+        )
         if told not in problem and code in _BY_CODE and not code.isdigit():
             problem = f"{problem} ({told})"
         return error_cls(operation, address, problem, way_out, **facts)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import luigi
@@ -27,6 +26,7 @@ from superluigi.targets.publishing import StagedOutput
 from superluigi.targets.store import ReadCopy, Shape, Store, not_found
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
 

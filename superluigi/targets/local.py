@@ -151,7 +151,7 @@ class LocalStore:
         files.write_atomically(self.metadata_path, data, staging)
 
     @contextlib.contextmanager
-    def reading(self, *, force: bool = False) -> Iterator[Present]:  # noqa: ARG002  (there is no copy to renew)
+    def reading(self, *, force: bool = False) -> Iterator[Present]:
         """Yield the path itself; the data are not replaced while the block runs."""
         if not self.exists():
             raise not_found(self.path)
@@ -324,7 +324,9 @@ class LocalFolderTarget(LocalFileTarget):
         super().__init__(path, metadata_path)
         if self._path in self._metadata_path.parent.parents:
             problem = f"is deep inside {str(self._path)!r}, which is replaced whole"
-            raise InvalidNameError(str(self._metadata_path), problem, "Let the record lie beside it, or directly in it.")
+            raise InvalidNameError(
+                str(self._metadata_path), problem, "Let the record lie beside it, or directly in it."
+            )
         if metadata_inside_folder:
             self._metadata_path = self._path / _INSIDE_NAME
         self.metadata_contents_limit = metadata_contents_limit
@@ -352,4 +354,8 @@ def _checked(path: str | os.PathLike[str]) -> Path:
 
 
 def _beside(path: Path) -> Path:
+    if len(os.fsencode(path.name)) + len(".metadata.json") > _MAX_NAME_BYTES:
+        raise InvalidNameError(
+            path.name, "leaves no room for the name of its record", "Shorten it, or give metadata_path."
+        )
     return path.with_name(f"{path.name}.metadata.json")

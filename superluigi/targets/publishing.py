@@ -34,7 +34,7 @@ class FreshFolder(type(Path())):  # type: ignore[misc]
     a path that is not there yet works too.
     """
 
-    def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:  # noqa: FBT001, FBT002
+    def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
         """Make the folder, or leave the empty one that is there."""
         is_fresh = self.is_dir() and not any(self.iterdir())
         super().mkdir(mode, parents, exist_ok or is_fresh)
@@ -65,7 +65,9 @@ def inspect(target: Target, path: Path) -> Written:
     inside = target.record_inside
     entries = tuple(entry for entry in files.listing(path) if entry.name != inside) if path.exists() else ()
     if not entries:
-        message = f"No file was written for {target}, but {promised}, at least one. Write into the folder that was given."
+        message = (
+            f"No file was written for {target}, but {promised}, at least one. Write into the folder that was given."
+        )
         raise MissingOutputError(message)
     size_bytes = sum(entry.size_bytes for entry in entries)
     stamp = files.changed_stamp(path, leave_out=inside)
@@ -147,7 +149,7 @@ class Publication:
         """Write down what is about to be done, in one step."""
         try:
             data = pickle.dumps(self)
-        except Exception as error:  # noqa: BLE001  (client options may hold whatever the user likes)
+        except Exception as error:
             _log.debug("No journal is kept, so a killed publication is not ended by the next run: %s", error)
             return
         partial = folder / f"{JOURNAL_NAME}.partial"
@@ -185,8 +187,8 @@ def recover_abandoned() -> None:
 
 def _recover(journal: Path) -> None:
     try:
-        publication = pickle.loads(journal.read_bytes())  # noqa: S301  (written by us, in the user's own data directory)
+        publication = pickle.loads(journal.read_bytes())
         journal.unlink()  # what cannot be ended is not tried again and again: the task is not complete and will run
         publication.recover()
-    except Exception as error:  # noqa: BLE001  (whatever it is, it must not stop the run that is about to begin)
+    except Exception as error:
         _log.warning("What a killed run began to publish could not be ended (%s). Its task will run again.", error)

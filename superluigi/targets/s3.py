@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,6 +23,7 @@ from superluigi.targets.base import Target
 from superluigi.targets.store import Present, Shape, Written, not_found
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     import os
     from collections.abc import Iterator
 
@@ -387,7 +387,7 @@ class _S3Target(Target):
         """Where the local copy lies, or would lie. Nothing is downloaded and no request is made."""
         return self.store.entry().path
 
-    def download(self, force_local_download: bool = False) -> Path:  # noqa: FBT001, FBT002  (the published name)
+    def download(self, force_local_download: bool = False) -> Path:
         """Give the path of a fresh local copy; read it, do not write to it.
 
         Downloads only if there is no copy of the remote's present bytes, or by force. One HEAD or one listing.
@@ -489,14 +489,14 @@ class S3PrefixTarget(_S3Target):
         self.metadata_contents_limit = metadata_contents_limit
 
 
-def _checked_bucket(bucket: str) -> str:
+def _checked_bucket(bucket: object) -> str:
     if isinstance(bucket, str) and _BUCKET.fullmatch(bucket) and ".." not in bucket:
         return bucket
     way_out = "Give its bare name, such as 'my-bucket', or the ARN of an access point."
     raise InvalidNameError(str(bucket), "cannot be the name of a bucket", way_out)
 
 
-def _checked_key(key: str) -> str:
+def _checked_key(key: object) -> str:
     """Give the key if S3 can hold it and a local copy of it can be told from that of every other key."""
     way_out = "Give a key such as 'data/features.csv'."
     if not isinstance(key, str) or not key.strip("/ "):

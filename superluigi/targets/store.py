@@ -68,8 +68,9 @@ class ReadCopy:
 class Store(Protocol):
     """A place that holds the data and the record of one target."""
 
-    changes_in_steps: bool
-    """Whether `publish` takes several steps, so that a journal has to say how to end it."""
+    @property
+    def changes_in_steps(self) -> bool:
+        """Whether `publish` takes several steps, so that a journal has to say how to end it."""
 
     def exists(self) -> bool:
         """Say whether the data are there, whole."""
