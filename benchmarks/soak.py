@@ -148,7 +148,7 @@ def forked(root: str, layers: int, choice: str, kill_after_s: float | None) -> s
         try:
             random.seed()
             answer = act(root, layers, choice)
-        except BaseException:
+        except BaseException:  # noqa: BLE001  (whatever it is, it is told)
             answer = f"unexplained: {traceback.format_exc()}"
         os.write(writer, answer.encode()[:60000])
         os._exit(0)

@@ -24,7 +24,7 @@ from superluigi.errors import (
     TaskTypeError,
     UnknownTaskError,
 )
-from superluigi.parameters import *
+from superluigi.parameters import *  # noqa: F403  (named one by one there)
 from superluigi.targets import LocalFileTarget, LocalFolderTarget, S3ObjectTarget, S3PrefixTarget, Target
 from superluigi.task_runner import run_task
 from superluigi.tasks import AtomicTaskWithMetadata, External, ExternalTask, Task, TaskWithMetadata

@@ -122,8 +122,8 @@ def applied(config: Mapping[str, Mapping[str, Any]] | None, config_file: str | P
     token = _of_this_call.set(held)
     undo: list[tuple[str, str, Any]] = []
     created: list[str] = []
-    interpolation = parser._interpolation
-    parser._interpolation = _Verbatim(interpolation, values)
+    interpolation = parser._interpolation  # noqa: SLF001  (there is no public way)
+    parser._interpolation = _Verbatim(interpolation, values)  # noqa: SLF001
     try:
         for section, options in values.items():
             if not _has_section(parser, section):
@@ -137,7 +137,7 @@ def applied(config: Mapping[str, Mapping[str, Any]] | None, config_file: str | P
             _restore(parser, section, option, value)
         for section in created:
             _remove_section(parser, section)
-        parser._interpolation = interpolation
+        parser._interpolation = interpolation  # noqa: SLF001
         _of_this_call.reset(token)
 
 
@@ -163,7 +163,7 @@ def _from_file(path: Path) -> dict[str, dict[str, str]]:
     try:
         if path.suffix == ".toml":
             return _checked(_toml(path.read_text(encoding="utf-8")))
-        reader = ConfigParser(interpolation=luigi.configuration.LuigiConfigParser._DEFAULT_INTERPOLATION)
+        reader = ConfigParser(interpolation=luigi.configuration.LuigiConfigParser._DEFAULT_INTERPOLATION)  # noqa: SLF001
         reader.optionxform = str  # type: ignore[assignment,method-assign]
         reader.read_string(path.read_text(encoding="utf-8"), source=str(path))
         return _checked({section: dict(reader.items(section)) for section in reader.sections()})

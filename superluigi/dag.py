@@ -75,7 +75,7 @@ def required(task: luigi.Task) -> list[tuple[Role, luigi.Task]]:
     """
     found = list(leaves(task.requires()))
     cls = type(task)
-    if cls.deps is not luigi.Task.deps or cls._requires is not luigi.Task._requires:
+    if cls.deps is not luigi.Task.deps or cls._requires is not luigi.Task._requires:  # noqa: SLF001
         known = {id(upstream) for _, upstream in found}
         found += [((None,), extra) for extra in flatten(task.deps()) if id(extra) not in known]
     for _, upstream in found:

@@ -50,9 +50,11 @@ _LUIGI_INTERNALS = frozenset({"_unconsumed_params", "_namespace_at_class_time"})
 class TaskRegister(Register):
     """Luigi's register of task classes; it also wraps `run`, and a class that is defined again replaces the former."""
 
+    # ruff: noqa: N805  (a metaclass: its instances are classes)
+
     def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> None:
         super().__init__(name, bases, namespace, **options)
-        registered = Register._reg
+        registered = Register._reg  # noqa: SLF001  (Luigi has no public way to unregister a class)
         registered[:] = [known for known in registered if known is cls or not _is_former(known, cls)]
         _wrap_run(cls)
 

@@ -28,7 +28,7 @@ _generation = object()
 
 def forget() -> None:
     """Let all ids be computed anew: a class was defined or changed, or a run begins."""
-    global _generation
+    global _generation  # noqa: PLW0603  (one counter for the process is the point)
     _generation = object()
 
 
@@ -67,7 +67,7 @@ def compute_all(task: luigi.Task) -> dict[luigi.Task, Exception]:
             return []
         try:
             roles[node] = dag.required(node.task)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (the user's requires() may fail in whatever way)
             broken[node] = error
             return []
         return [_Node(upstream) for _, upstream in roles[node]]
@@ -103,7 +103,7 @@ def _remembered(task: luigi.Task) -> str | None:
 
 def _now() -> tuple[object, int, object]:
     """Give what changes with `forget`, and with every definition of a task class, ours or Luigi's."""
-    registered = Register._reg
+    registered = Register._reg  # noqa: SLF001  (Luigi tells no other way that a class was defined)
     return _generation, len(registered), registered[-1]
 
 

@@ -178,8 +178,8 @@ def _git(folder: str) -> dict[str, Any]:
 
 def _ask_git(folder: str, *words: str) -> str | None:
     try:
-        done = subprocess.run(
-            ["git", "--no-optional-locks", "-C", folder, *words],
+        done = subprocess.run(  # noqa: S603  (words of our own; the folder is one argument)
+            ["git", "--no-optional-locks", "-C", folder, *words],  # noqa: S607  (the user's own git)
             capture_output=True,
             text=True,
             timeout=10,

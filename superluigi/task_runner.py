@@ -179,14 +179,14 @@ def _report(run: Run, worker: Worker) -> None:
     Luigi's own walk over the tasks left pending recurses along the graph; asked in an order in which each task
     comes after all that it requires, it goes one step deep.
     """
-    states = execution_summary._partition_tasks(worker)
-    states["run_by_other_worker"] = execution_summary._get_run_by_other_worker(worker)
+    states = execution_summary._partition_tasks(worker)  # noqa: SLF001  (no public function takes an order)
+    states["run_by_other_worker"] = execution_summary._get_run_by_other_worker(worker)  # noqa: SLF001
     visited: set[luigi.Task] = set()
     for task in dag.walk(states["still_pending_not_ext"], lambda member: worker.requirements.get(member, ())):
-        execution_summary._depth_first_search(states, task, visited)
-    text = execution_summary._summary_wrap(execution_summary._summary_format(states, worker))
+        execution_summary._depth_first_search(states, task, visited)  # noqa: SLF001
+    text = execution_summary._summary_wrap(execution_summary._summary_format(states, worker))  # noqa: SLF001
     print(text)
-    status = execution_summary._tasks_status(states)
+    status = execution_summary._tasks_status(states)  # noqa: SLF001
     if status in _SUCCESS:
         return
     failures = [*run.failures.values(), *map(_missing, sorted(states["still_pending_ext"], key=str))]

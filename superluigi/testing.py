@@ -48,7 +48,7 @@ _moto: ThreadedMotoServer | None = None
 
 
 def _renew_lock() -> None:
-    global _lock
+    global _lock  # noqa: PLW0603  (a lock that another thread held at the fork stays locked in the child)
     _lock = threading.RLock()
 
 
@@ -207,7 +207,7 @@ class _Block:
 
 
 def _enter(port: int) -> _Block:
-    global _moto
+    global _moto  # noqa: PLW0603  (one server per process, as moto's state is)
     with _lock:
         is_first = _moto is None
         if _moto is None:
@@ -228,13 +228,13 @@ def _enter(port: int) -> _Block:
 
 
 def _leave(block: _Block) -> None:
-    global _moto
+    global _moto  # noqa: PLW0603  (one server per process, as moto's state is)
     with _lock:
         position = _blocks.index(block)
         is_last = len(_blocks) == 1
         if block.process_id == os.getpid():
             if not is_last:
-                block.server._remove_created_buckets()
+                block.server._remove_created_buckets()  # noqa: SLF001  (a block is a server's other half)
             elif _moto is not None:
                 _forget_stored(_moto.get_host_and_port()[1])
                 _moto.stop()

@@ -18,11 +18,11 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 
-import boto3
-import botocore.handlers
-import botocore.loaders
+import boto3  # noqa: E402
+import botocore.handlers  # noqa: E402
+import botocore.loaders  # noqa: E402
 
-from superluigi import (
+from superluigi import (  # noqa: E402
     AtomicTaskWithMetadata,
     LocalFileTarget,
     LocalFolderTarget,
@@ -31,7 +31,7 @@ from superluigi import (
     S3PrefixTarget,
     run_task,
 )
-from superluigi.storage import files
+from superluigi.storage import files  # noqa: E402
 
 ROOT = Path(os.environ["CRASH_ROOT"])
 BUCKET = os.environ["CRASH_BUCKET"]
@@ -101,9 +101,8 @@ def count_steps(kill_at: int) -> None:
     def on_audit(event, arguments) -> None:
         if event in CHANGES:
             step()
-        elif event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING:
-            if isinstance(arguments[0], str) and arguments[0].startswith(str(ROOT)):
-                step()
+        elif event == "open" and str(arguments[0]).startswith(str(ROOT)) and (arguments[2] or 0) & WRITING:
+            step()
 
     sys.addaudithook(on_audit)
     botocore.handlers.BUILTIN_HANDLERS.append(("before-send", lambda **_: step()))

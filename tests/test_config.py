@@ -171,7 +171,7 @@ def test_inputs_are_copied_unless_the_setting_says_link() -> None:
         (4, "4"),
         (0.25, "0.25"),
         (date(2022, 12, 15), "2022-12-15"),
-        (datetime(2022, 12, 15, 10, 30), "2022-12-15T10:30:00"),
+        (datetime(2022, 12, 15, 10, 30), "2022-12-15T10:30:00"),  # noqa: DTZ001
         (timedelta(minutes=1), "60.0"),
         (Colour.RED, "RED"),
         (Path("a/b"), "a/b"),
@@ -215,7 +215,7 @@ def test_a_value_is_written_as_the_parameter_that_reads_it_does() -> None:
         hour = luigi.DateHourParameter()
         text = luigi.Parameter()
 
-    given = {"month": date(2022, 12, 15), "hour": datetime(2022, 12, 15, 10, 30), "text": "as it is"}
+    given = {"month": date(2022, 12, 15), "hour": datetime(2022, 12, 15, 10, 30), "text": "as it is"}  # noqa: DTZ001
     with config.applied({"Read": given}, None):
         items = dict(luigi.configuration.get_config().items("Read"))
 

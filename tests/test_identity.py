@@ -359,7 +359,7 @@ class Counting(Task):
 
     layer = luigi.IntParameter()
     column = luigi.IntParameter(default=0)
-    calls: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []  # noqa: RUF012
     width = 1
 
     def requires(self) -> Any:

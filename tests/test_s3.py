@@ -890,7 +890,7 @@ def answering() -> Iterator[Answers]:
             if self.command != "HEAD":
                 self.wfile.write(answers.body)
 
-        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = answer
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = answer  # noqa: N815  (the names are the base class's)
 
         def log_message(self, *_: object) -> None:
             pass

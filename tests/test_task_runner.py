@@ -354,8 +354,8 @@ class Configured(AtomicTaskWithMetadata):
     ratio = luigi.FloatParameter(default=0.0)
     day = luigi.DateParameter(default=date(2000, 1, 1))
     month = luigi.MonthParameter(default=date(2000, 1, 1))
-    moment = luigi.DateSecondParameter(default=datetime(2000, 1, 1))
-    minute = luigi.DateMinuteParameter(default=datetime(2000, 1, 1))
+    moment = luigi.DateSecondParameter(default=datetime(2000, 1, 1))  # noqa: DTZ001
+    minute = luigi.DateMinuteParameter(default=datetime(2000, 1, 1))  # noqa: DTZ001
     names = luigi.ListParameter(default=[])
     table = luigi.DictParameter(default={})
     nothing = luigi.OptionalParameter(default="something")
@@ -378,8 +378,8 @@ VALUES = {
     "ratio": 0.25,
     "day": date(2022, 12, 15),
     "month": date(2022, 12, 1),
-    "moment": datetime(2022, 12, 15, 10, 30, 5),
-    "minute": datetime(2022, 12, 15, 10, 30),
+    "moment": datetime(2022, 12, 15, 10, 30, 5),  # noqa: DTZ001
+    "minute": datetime(2022, 12, 15, 10, 30),  # noqa: DTZ001
     "names": ("a", "100%", 3),
     "table": luigi.freezing.FrozenOrderedDict({"x": luigi.freezing.FrozenOrderedDict({"y": 1})}),
     "nothing": None,

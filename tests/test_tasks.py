@@ -746,7 +746,7 @@ def test_luigis_priorities_hold(run, tmp_path):
 class Exclusive(AtomicTaskWithMetadata):
     folder = Parameter()
     number = IntParameter()
-    resources = {"printer": 1}
+    resources = {"printer": 1}  # noqa: RUF012  (as Luigi's documentation writes it)
 
     def output(self):
         return LocalFileTarget(Path(self.folder, f"{self.number}.txt"))

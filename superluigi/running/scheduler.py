@@ -180,7 +180,7 @@ class State(luigi.scheduler.SimpleTaskState):
             self._active_workers[worker_id] = _Worker(worker_id)
         return self._active_workers[worker_id]  # type: ignore[no-any-return]
 
-    def _remove_workers_from_tasks(self, workers: Iterable[str], remove_stakeholders: bool = True) -> None:
+    def _remove_workers_from_tasks(self, workers: Iterable[str], remove_stakeholders: bool = True) -> None:  # noqa: FBT001, FBT002
         gone = set(workers)
         if gone:  # Luigi calls this at every pruning
             super()._remove_workers_from_tasks(gone, remove_stakeholders)
@@ -384,9 +384,9 @@ class Scheduler(luigi.scheduler.Scheduler):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        metrics = self._state._metrics_collector
+        metrics = self._state._metrics_collector  # noqa: SLF001
         self._state = State(self._config)
-        self._state._metrics_collector = metrics
+        self._state._metrics_collector = metrics  # noqa: SLF001
 
     def add_task(self, task_id: str | None = None, *args: Any, **kwargs: Any) -> None:
         """Add a task or report on it."""
@@ -424,7 +424,7 @@ class Scheduler(luigi.scheduler.Scheduler):
                 gone.append(task.id)
         self._state.inactivate_tasks(gone)
 
-    def _update_priority(self, task: Task, prio: float, worker: str) -> None:
+    def _update_priority(self, task: Task, prio: float, worker: str) -> None:  # noqa: ARG002
         """Raise the priority of a task, and of all upstream that is below it."""
         if isinstance(task.priority, (int, float)):  # a state that was saved may hold anything
             prio = max(prio, task.priority)

@@ -105,8 +105,8 @@ class _Results:
 def _picklable(error: BaseException | None) -> BaseException | None:
     """Give the exception if it arrives whole in another process, else None."""
     try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
+        pickle.loads(pickle.dumps(error))  # noqa: S301  (our own bytes)
+    except Exception:  # noqa: BLE001  (a user's exception may fail in whatever way)
         return None
     return error
 
@@ -179,7 +179,7 @@ class Worker(luigi.worker.Worker):
 
     # Scheduling
 
-    def add(self, task: luigi.Task, multiprocess: bool = False, processes: int = 0) -> bool:
+    def add(self, task: luigi.Task, multiprocess: bool = False, processes: int = 0) -> bool:  # noqa: ARG002, FBT001, FBT002
         """Tell the scheduler of a task and of all that it needs; of complete tasks nothing upstream is looked at.
 
         Raises:
@@ -311,6 +311,6 @@ class Factory:
 
         return RemoteScheduler(url)
 
-    def create_worker(self, scheduler: Any, worker_processes: int, assistant: bool = False) -> Worker:
+    def create_worker(self, scheduler: Any, worker_processes: int, assistant: bool = False) -> Worker:  # noqa: FBT001, FBT002
         """Give the worker of this run."""
         return Worker(self._run, scheduler=scheduler, worker_processes=worker_processes, assistant=assistant)

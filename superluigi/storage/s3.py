@@ -65,7 +65,7 @@ _known_buckets: set[tuple[Any, ...]] = set()
 
 
 def _forget_after_fork() -> None:
-    global _clients_lock
+    global _clients_lock  # noqa: PLW0603  (a lock that another thread held at the fork stays locked in the child)
     _clients.clear()
     _clients_lock = threading.Lock()
 
@@ -368,14 +368,14 @@ def _session_with_role(session: Any, role_arn: str) -> Any:
     if source is None:
         raise NoCredentialsError
     fetcher = AssumeRoleCredentialFetcher(
-        client_creator=session._session.create_client,
+        client_creator=session._session.create_client,  # noqa: SLF001  (botocore's own providers are built so)
         source_credentials=source,
         role_arn=role_arn,
         extra_args={"RoleSessionName": "superluigi"},
     )
     with_role = get_session()
     with_role.set_config_variable("region", session.region_name)
-    with_role._credentials = DeferredRefreshableCredentials(  # type: ignore[attr-defined]
+    with_role._credentials = DeferredRefreshableCredentials(  # type: ignore[attr-defined]  # noqa: SLF001
         method="assume-role", refresh_using=fetcher.fetch_credentials
     )
     return boto3.session.Session(botocore_session=with_role)

@@ -26,9 +26,9 @@ from superluigi.targets.publishing import StagedOutput
 from superluigi.targets.store import ReadCopy, Shape, Store, not_found
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
 
 class Target(luigi.Target):

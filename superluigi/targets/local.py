@@ -151,7 +151,7 @@ class LocalStore:
         files.write_atomically(self.metadata_path, data, staging)
 
     @contextlib.contextmanager
-    def reading(self, *, force: bool = False) -> Iterator[Present]:
+    def reading(self, *, force: bool = False) -> Iterator[Present]:  # noqa: ARG002  (there is no copy to renew)
         """Yield the path itself; the data are not replaced while the block runs."""
         if not self.exists():
             raise not_found(self.path)

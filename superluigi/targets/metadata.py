@@ -55,7 +55,7 @@ def plain(metadata: Mapping[Any, Any]) -> Metadata:
     return _plain_mapping(metadata, "", (id(metadata),))
 
 
-def _plain(value: Any, key: str, outer: tuple[int, ...]) -> Any:
+def _plain(value: Any, key: str, outer: tuple[int, ...]) -> Any:  # noqa: C901, PLR0911, PLR0912  (a table of types)
     if isinstance(value, enum.Enum):
         return _plain(value.value, key, outer)
     if value is None or isinstance(value, bool):

@@ -34,7 +34,7 @@ class FreshFolder(type(Path())):  # type: ignore[misc]
     a path that is not there yet works too.
     """
 
-    def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+    def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:  # noqa: FBT001, FBT002
         """Make the folder, or leave the empty one that is there."""
         is_fresh = self.is_dir() and not any(self.iterdir())
         super().mkdir(mode, parents, exist_ok or is_fresh)
@@ -149,7 +149,7 @@ class Publication:
         """Write down what is about to be done, in one step."""
         try:
             data = pickle.dumps(self)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (client options may hold whatever the user likes)
             _log.debug("No journal is kept, so a killed publication is not ended by the next run: %s", error)
             return
         partial = folder / f"{JOURNAL_NAME}.partial"
@@ -187,8 +187,8 @@ def recover_abandoned() -> None:
 
 def _recover(journal: Path) -> None:
     try:
-        publication = pickle.loads(journal.read_bytes())
+        publication = pickle.loads(journal.read_bytes())  # noqa: S301  (written by us, in the user's own data directory)
         journal.unlink()  # what cannot be ended is not tried again and again: the task is not complete and will run
         publication.recover()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (whatever it is, it must not stop the run that is about to begin)
         _log.warning("What a killed run began to publish could not be ended (%s). Its task will run again.", error)

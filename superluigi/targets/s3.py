@@ -23,9 +23,8 @@ from superluigi.targets.base import Target
 from superluigi.targets.store import Present, Shape, Written, not_found
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     import os
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from superluigi.targets.metadata import Metadata
 
@@ -387,7 +386,7 @@ class _S3Target(Target):
         """Where the local copy lies, or would lie. Nothing is downloaded and no request is made."""
         return self.store.entry().path
 
-    def download(self, force_local_download: bool = False) -> Path:
+    def download(self, force_local_download: bool = False) -> Path:  # noqa: FBT001, FBT002  (the published name)
         """Give the path of a fresh local copy; read it, do not write to it.
 
         Downloads only if there is no copy of the remote's present bytes, or by force. One HEAD or one listing.
@@ -416,7 +415,7 @@ class S3ObjectTarget(_S3Target):
     other_shape = "S3PrefixTarget"
     _store_cls = S3ObjectStore
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  (the published order)
         self,
         bucket: str,
         object_key: str,
@@ -460,7 +459,7 @@ class S3PrefixTarget(_S3Target):
     other_shape = "S3ObjectTarget"
     _store_cls = S3PrefixStore
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  (the published order)
         self,
         bucket: str,
         prefix: str,
