@@ -99,9 +99,9 @@ def count_steps(kill_at: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def on_audit(event, arguments) -> None:
-        if event in CHANGES:
-            step()
-        elif event == "open" and str(arguments[0]).startswith(str(ROOT)) and (arguments[2] or 0) & WRITING:
+        if event in CHANGES or (
+            event == "open" and str(arguments[0]).startswith(str(ROOT)) and (arguments[2] or 0) & WRITING
+        ):
             step()
 
     sys.addaudithook(on_audit)
