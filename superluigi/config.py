@@ -11,6 +11,7 @@ import contextlib
 import enum
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from configparser import ConfigParser, Interpolation
 from contextvars import ContextVar
@@ -175,11 +176,12 @@ def _from_file(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _toml(text: str) -> dict[str, Any]:
-    try:
+    if sys.version_info >= (3, 11):
         import tomllib as toml
-    except ImportError:
-        import tomli as toml  # type: ignore[import-not-found,no-redef,unused-ignore]
-    return toml.loads(text)
+    else:
+        import tomli as toml
+    parsed: dict[str, Any] = toml.loads(text)
+    return parsed
 
 
 def _checked(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:

@@ -18,7 +18,6 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 
-import boto3  # noqa: E402
 import botocore.handlers  # noqa: E402
 import botocore.loaders  # noqa: E402
 
@@ -32,6 +31,7 @@ from superluigi import (  # noqa: E402
     run_task,
 )
 from superluigi.storage import files  # noqa: E402
+from superluigi.storage.s3 import Bucket  # noqa: E402
 
 ROOT = Path(os.environ["CRASH_ROOT"])
 BUCKET = os.environ["CRASH_BUCKET"]
@@ -145,20 +145,19 @@ def uses_s3(kind: str) -> bool:
     return "object" in kind or "prefix" in kind
 
 
-def prepare(kind: str, mode: str) -> list[str]:
+def prepare(kind: str, mode: str) -> None:
     """Clear everything, and for a forced run leave the output of an old one."""
     for name in ("out", "data"):
         shutil.rmtree(ROOT / name, ignore_errors=True)
     if uses_s3(kind):
-        client = boto3.client("s3")
-        for item in client.list_objects_v2(Bucket=BUCKET).get("Contents", []):
-            client.delete_object(Bucket=BUCKET, Key=item["Key"])
+        bucket = Bucket(BUCKET)
+        bucket.delete(item.key for item in bucket.listing(""))
     if mode == "forced":
         run(kind, "old", force=False)
-    return []
 
 
 def crash(kind: str, mode: str, kill_at: int) -> list[str]:
+    prepare(kind, mode)
     count_steps(kill_at)
     run(kind, "new", force=mode == "forced")
     return []
@@ -224,17 +223,14 @@ def leftovers(kind: str) -> list[str]:
     found = [str(path) for path in ROOT.rglob("*") if path.name.endswith((".superluigi", ".partial", ".replaced"))]
     found += [str(path) for path in (ROOT / "data" / "tmp").glob("*")]
     if uses_s3(kind):
-        listing = boto3.client("s3").list_objects_v2(Bucket=BUCKET).get("Contents", [])
-        found += [item["Key"] for item in listing if "superluigi" in item["Key"]]
+        found += [item.key for item in Bucket(BUCKET).listing("") if "superluigi" in item.key]
     return found
 
 
 def trial(kind: str, mode: str, kill_at: int) -> dict:
     """Kill one run at one step, and say what was wrong then and after healing."""
-    violations = listed(in_fork(prepare, kind, mode))
     crashed = in_fork(crash, kind, mode, kill_at)
-    if crashed != "killed":
-        violations += listed(crashed)
+    violations = [] if crashed == "killed" else listed(crashed)
     violations += listed(in_fork(examine, kind, mode))
     return {"finished": crashed != "killed", "violations": violations}
 

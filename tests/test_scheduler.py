@@ -28,7 +28,8 @@ OPTIONS = {
     "stable_done_cooldown_secs": 1,
 }
 STATUSES = (PENDING, RUNNING, BATCH_RUNNING, FAILED, DONE, DISABLED, UNKNOWN)
-WORKERS = st.sampled_from(["w0", "w1", "w2"])
+WORKER_IDS = ["w0", "w1", "w2"]
+WORKERS = st.sampled_from(WORKER_IDS)
 NUMBERS = st.integers(0, 9)
 RESOURCES = st.sampled_from([{}, {}, {}, {"db": 1}, {"db": 2}, {"cpu": 1}, {"cpu": 2, "db": 1}, {"unheard_of": 1}])
 PRIORITIES = st.sampled_from([0, 0, 0, 1, 5, -2, 0.5])
@@ -111,7 +112,7 @@ class Pair:
             "add_task",
             task_id=_name(number),
             deps=deps and _upstream(number, deps),
-            family=f"F{number // 8}",
+            family=f"F{number // 8 % 2}",
             params={"day": str(number), "place": str(number % 2)},
             **arguments,
         )
@@ -299,15 +300,15 @@ def test_a_run_of_a_crowded_graph_goes_as_with_luigi(seed):
     kinds = chance.sample(kinds, chance.randint(1, 3))
     batching = chance.random() < 0.5
     try:
-        for worker, count in (("w0", 1), ("w1", 3), ("w2", 2)):
+        for worker, count in zip(WORKER_IDS, chance.choice([(1, 3, 2), (1, 1, 1), (1, 0, 0)]), strict=True):
             both.both("add_worker", worker=worker, info={"workers": count})
             if batching and worker != "w2":
                 both.send_batchers(worker, ["day"], chance.choice([2, 3, 1e9]))
-        for number in chance.sample(range(16), 16):
+        for number in chance.sample(range(32), 32):
             kind = {**chance.choice(kinds), "priority": chance.choice([0, 0, 0, 1, 2]), "batchable": batching}
             deps = chance.choice([[], [], [], [number - 1], [number - 2, number - 3]])
-            for worker in chance.sample(["w0", "w1", "w2"], chance.randint(1, 3)):
-                both.add(number, deps, worker=worker, runnable=chance.random() < 0.9, **kind)
+            for worker in chance.sample(WORKER_IDS, chance.randint(1, 3)):
+                both.add(number, deps, worker=worker, runnable=chance.random() < 0.8, **kind)
             both.now += chance.choice([0, 0.1])
         for _ in range(120):
             worker = chance.choice(["w0", "w1", "w1", "w2"])
@@ -323,8 +324,8 @@ def test_a_run_of_a_crowded_graph_goes_as_with_luigi(seed):
                 both.report(
                     task_id, chance.choice([DONE, DONE, DONE, FAILED]), chance.choice(kinds).get("resources", {})
                 )
-            if batching and chance.random() < 0.02:
-                both.send_batchers("w2", chance.choice([["day"], ["day", "place"]]), 2)
+            if batching and chance.random() < 0.1:
+                both.send_batchers(worker, chance.choice([["day"], ["day", "place"]]), chance.choice([2, 3]))
             both.now += chance.choice([0, 0, 0, 0.1, 1, 4])
             both.assert_alike()
     finally:

@@ -147,7 +147,7 @@ class State(luigi.scheduler.SimpleTaskState):
         task = super().get_task(task_id, default, setdefault)
         if setdefault is not None:
             self.touch(task)
-        return task
+        return task  # type: ignore[no-any-return]
 
     def set_status(self, task: Task, new_status: str, config: Any = None) -> None:
         """Change the status of a task, and as Luigi does of the rest of its batch."""
@@ -298,7 +298,7 @@ class State(luigi.scheduler.SimpleTaskState):
         if task.status == DISABLED and task.scheduler_disable_time is not None:
             due = min(due, task.scheduler_disable_time + self._config.disable_persist)
         if task.status == FAILED and self._config.retry_delay >= 0:
-            due = min(due, task.retry)
+            due = min(due, task.retry)  # type: ignore[type-var]  # a task that failed has one
         return float(due)
 
     # Answers
@@ -359,7 +359,7 @@ class State(luigi.scheduler.SimpleTaskState):
         shown = set(self._heads(max(1, places)))
         for entry in tuple(shown):
             size = max(self.get_batcher(worker_id, entry[-1].task.family)[1] for worker_id in self._active_workers)
-            shown.update(self._mates(entry, size, lambda other, best=entry: other >= best))
+            shown.update(self._mates(entry, size, entry.__le__))
         return [entry[-1].task for entry in sorted(shown)] + list(self._status_tasks[RUNNING].values())
 
     def _heads(self, count: int, worker_id: str | None = None) -> Iterator[Entry]:
@@ -388,13 +388,6 @@ class Scheduler(luigi.scheduler.Scheduler):
         self._state = State(self._config)
         self._state._metrics_collector = metrics  # noqa: SLF001
 
-    def add_task(self, task_id: str | None = None, *args: Any, **kwargs: Any) -> None:
-        """Add a task or report on it."""
-        super().add_task(task_id, *args, **kwargs)
-        task = self._state.get_task(task_id)
-        if task is not None:
-            self._state.touch(task)
-
     def count_pending(self, worker: str) -> dict[str, Any]:
         """Give what is left to do for a worker, and what runs of it."""
         asking = self._state.get_worker(worker)
@@ -403,7 +396,7 @@ class Scheduler(luigi.scheduler.Scheduler):
         running = []
         for task in self._state.get_active_tasks_by_status(RUNNING):
             if worker in task.workers:
-                runner = self._state.get_worker(task.worker_running)
+                runner = self._state.get_worker(task.worker_running)  # type: ignore[arg-type]  # it is running
                 running.append({"task_id": task.id, "worker": str(runner), **runner.info})
         pending, unique, last = self._state.count(worker)
         return {
@@ -425,15 +418,16 @@ class Scheduler(luigi.scheduler.Scheduler):
         self._state.inactivate_tasks(gone)
 
     def _update_priority(self, task: Task, prio: float, worker: str) -> None:  # noqa: ARG002
-        """Raise the priority of a task, and of all upstream that is below it."""
+        """Raise the priority of a task, and of all upstream that is below it; every `add_task` comes by here."""
         if isinstance(task.priority, (int, float)):  # a state that was saved may hold anything
             prio = max(prio, task.priority)
         task.priority = prio
         rising = [task]
         while rising:
-            for dep in rising.pop().deps:
+            risen = rising.pop()
+            self._state.touch(risen)
+            for dep in risen.deps:
                 upstream = self._state.get_task(dep)
                 if upstream is not None and prio > upstream.priority:
                     upstream.priority = prio
-                    self._state.touch(upstream)
                     rising.append(upstream)
