@@ -149,11 +149,11 @@ class _Verbatim(Interpolation):
         self._outer = outer
         self._values = values
 
-    def before_get(self, parser: Any, section: str, option: str, value: str, defaults: Any) -> str:
+    def before_get(self, parser: Any, section: Any, option: str, value: str, defaults: Any) -> str:
         given = self._values.get(section, {}).get(option)
         return self._outer.before_get(parser, section, option, value, defaults) if given is None else given
 
-    def before_set(self, parser: Any, section: str, option: str, value: str) -> str:
+    def before_set(self, parser: Any, section: Any, option: str, value: str) -> str:
         return self._outer.before_set(parser, section, option, value)
 
 
