@@ -31,7 +31,7 @@ from superluigi.errors import (
     TargetNotFoundError,
     TaskTypeError,
 )
-from superluigi.storage import cache, files
+from superluigi.storage import cache, files, processes
 from superluigi.targets import LocalFileTarget, LocalFolderTarget, Target
 from superluigi.targets.publishing import Publication, StagedOutput, facts_of
 from superluigi.targets.store import ReadCopy
@@ -137,7 +137,7 @@ class _Execution:
         """Run the task; yields what the user's generator yields, and is sent the targets of those tasks."""
         started = provenance.now()
         with contextlib.ExitStack() as stack:
-            self.folder = stack.enter_context(files.private_folder()) if self.is_atomic else None
+            self.folder = stack.enter_context(processes.private_folder()) if self.is_atomic else None
             inputs, described = self._open_inputs()
             nested = self._open_outputs(stack)
             outputs = [output for _, output in dag.leaves(nested)]

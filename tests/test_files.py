@@ -21,7 +21,7 @@ from permissions import binding_permissions
 
 from superluigi import AccessDeniedError, InvalidNameError, StorageError, TargetNotFoundError
 from superluigi.errors import DiskFullError
-from superluigi.storage import files
+from superluigi.storage import files, processes
 
 TIMEOUT_S = 20
 
@@ -54,30 +54,30 @@ def started(program: str) -> subprocess.Popen[str]:
 
 def test_a_name_is_abandoned_once_its_process_was_killed() -> None:
     program = (
-        "import sys; from superluigi.storage import files; print(files.owner_token(), flush=True); sys.stdin.read()"
+        "import sys; from superluigi.storage import processes; print(processes.owner_token(), flush=True); sys.stdin.read()"
     )
     with started(program) as process:
         token = process.stdout.readline().strip()
-        while_it_lives = files.is_abandoned(token)
+        while_it_lives = processes.is_abandoned(token)
         process.kill()
         process.wait(TIMEOUT_S)
 
     assert while_it_lives is False
-    assert files.is_abandoned(token) is True
+    assert processes.is_abandoned(token) is True
 
 
 def test_names_of_this_process_are_fresh_and_never_abandoned() -> None:
-    tokens = {files.owner_token() for _ in range(100)}
+    tokens = {processes.owner_token() for _ in range(100)}
 
     assert len(tokens) == 100
-    assert not any(files.is_abandoned(token) for token in tokens)
+    assert not any(processes.is_abandoned(token) for token in tokens)
     assert all(Path(token).name == token for token in tokens)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only /proc tells when a process was started")
 @pytest.mark.parametrize("pid", [os.getpid(), os.getppid()], ids=["ours", "another"])
 def test_a_name_whose_process_id_was_given_to_a_newer_process_is_abandoned(pid: int) -> None:
-    assert files.is_abandoned(f"{pid}-12345678901-abcdef01@{socket.gethostname()}")
+    assert processes.is_abandoned(f"{pid}-12345678901-abcdef01@{socket.gethostname()}")
 
 
 @pytest.mark.parametrize(
@@ -97,42 +97,42 @@ def test_a_name_whose_process_id_was_given_to_a_newer_process_is_abandoned(pid: 
     ],
 )
 def test_a_name_that_is_none_or_of_another_host_is_not_abandoned(token: str) -> None:
-    assert files.is_abandoned(token) is False
+    assert processes.is_abandoned(token) is False
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="4194305 may be a process elsewhere")
 @pytest.mark.parametrize("pid", [4194305, 1 << 40, 10**30], ids=["above-pid-max", "above-32-bits", "above-64-bits"])
 def test_a_process_id_that_cannot_be_is_abandoned(pid: int) -> None:
-    assert files.is_abandoned(f"{pid}-0-abcdef01@{socket.gethostname()}") is True
+    assert processes.is_abandoned(f"{pid}-0-abcdef01@{socket.gethostname()}") is True
 
 
 @given(st.text(max_size=40))
 def test_any_name_at_all_is_abandoned_or_not(owner: str) -> None:
-    assert files.is_abandoned(f"{owner}@{socket.gethostname()}") in (True, False)
+    assert processes.is_abandoned(f"{owner}@{socket.gethostname()}") in (True, False)
 
 
 def test_a_process_of_another_user_lives() -> None:
     with binding_permissions():
-        assert files.is_abandoned(f"1-{files._start_time(1)}-abcdef01@{socket.gethostname()}") is False
+        assert processes.is_abandoned(f"1-{processes._start_time(1)}-abcdef01@{socket.gethostname()}") is False
 
 
 def test_the_private_folders_of_killed_processes_are_found_and_no_others(local_data_dir: Path) -> None:
-    before = files.abandoned_folders()
-    with started("from superluigi.storage import files; print(files.owner_token())") as process:
+    before = processes.abandoned_folders()
+    with started("from superluigi.storage import processes; print(processes.owner_token())") as process:
         token = process.stdout.readline().strip()
         process.wait(TIMEOUT_S)
     left = local_data_dir / "tmp" / token
     left.mkdir(parents=True)
     (local_data_dir / "tmp" / "somebody's").mkdir()
-    with files.private_folder():
-        found = files.abandoned_folders()
+    with processes.private_folder():
+        found = processes.abandoned_folders()
 
     assert before == []
     assert found == [left]
 
 
 def test_a_private_folder_is_empty_and_goes_also_on_an_error(local_data_dir: Path) -> None:
-    with pytest.raises(ZeroDivisionError), files.private_folder() as folder:
+    with pytest.raises(ZeroDivisionError), processes.private_folder() as folder:
         content = os.listdir(folder)
         (folder / "x").touch()
         raise ZeroDivisionError
@@ -195,43 +195,43 @@ def test_a_lock_is_held_against_another_thread_and_freed_after_an_error() -> Non
     is_held, may_end = threading.Event(), threading.Event()
 
     def holding() -> None:
-        with files.lock("address"):
+        with processes.lock("address"):
             is_held.set()
             may_end.wait(TIMEOUT_S)
 
     thread = threading.Thread(target=holding)
     thread.start()
     is_held.wait(TIMEOUT_S)
-    with pytest.raises(Timeout), files.lock("address", wait=False):
+    with pytest.raises(Timeout), processes.lock("address", wait=False):
         pytest.fail("two hold it")
     may_end.set()
     thread.join()
-    with pytest.raises(ZeroDivisionError), files.lock("address"):
+    with pytest.raises(ZeroDivisionError), processes.lock("address"):
         raise ZeroDivisionError
 
-    with files.lock("address", wait=False):
+    with processes.lock("address", wait=False):
         pass
 
 
 def test_a_killed_process_leaves_no_lock() -> None:
     program = (
-        "import sys; from superluigi.storage import files\n"
-        "with files.lock('address'): print('held', flush=True); sys.stdin.read()"
+        "import sys; from superluigi.storage import processes\n"
+        "with processes.lock('address'): print('held', flush=True); sys.stdin.read()"
     )
     with started(program) as process:
         process.stdout.readline()
-        with pytest.raises(Timeout), files.lock("address", wait=False):
+        with pytest.raises(Timeout), processes.lock("address", wait=False):
             pass
         process.kill()
         process.wait(TIMEOUT_S)
 
-    with files.lock("address", wait=False):
+    with processes.lock("address", wait=False):
         pass
 
 
 def test_lock_files_are_bounded_in_number(local_data_dir: Path) -> None:
     for number in range(1500):
-        with files.lock(f"address {number} \udce9"):
+        with processes.lock(f"address {number} \udce9"):
             pass
 
     assert len(os.listdir(local_data_dir / "locks")) <= 1024
@@ -517,7 +517,7 @@ NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.dictionaries(NAMES, st.binary(max_size=8), max_size=5))
 def test_a_listing_is_what_was_written_in_the_order_of_names(tmp_path: Path, content: dict[str, bytes]) -> None:
-    with files.private_folder() as folder:
+    with processes.private_folder() as folder:
         for name, data in content.items():
             (folder / name).write_bytes(data)
         listing = files.listing(folder)
@@ -657,7 +657,7 @@ def test_names_that_are_let_through_are_files_of_their_own_in_one_folder(parts: 
         files.check_names(names, "s3://bucket/")
     except InvalidNameError:
         return
-    with files.private_folder() as folder:
+    with processes.private_folder() as folder:
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(name)

@@ -23,7 +23,7 @@ from superluigi import (
     TargetNotFoundError,
     TargetShapeError,
 )
-from superluigi.storage import files
+from superluigi.storage import files, processes
 from superluigi.storage.cache import CacheEntry
 from superluigi.targets.publishing import StagedOutput, facts_of
 
@@ -54,7 +54,7 @@ def staging_of(target: LocalFileTarget) -> Path:
 @pytest.fixture(scope="module")
 def dead_token() -> str:
     """The folder name of a process that has ended."""
-    program = "from superluigi.storage import files; print(files.owner_token())"
+    program = "from superluigi.storage import processes; print(processes.owner_token())"
     return subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT_S, check=True
     ).stdout.strip()
@@ -221,7 +221,7 @@ def test_what_a_killed_run_left_is_swept(tmp_path: Path, target_cls: Any, dead_t
 @TARGETS
 def test_what_a_living_process_stages_is_left_alone(tmp_path: Path, target_cls: Any) -> None:
     target = target_cls(tmp_path / "a")
-    theirs = staging_of(target) / files.owner_token()
+    theirs = staging_of(target) / processes.owner_token()
     foreign = staging_of(target) / "somebody's notes"
     for folder in (theirs, foreign):
         folder.mkdir(parents=True)
@@ -611,7 +611,7 @@ def test_a_disk_that_is_full_gives_up_the_cache_and_copies_again(
 def test_a_fingerprint_is_given_with_a_copy_and_is_that_of_its_bytes(tmp_path: Path) -> None:
     target = LocalFileTarget(tmp_path / "a")
     write(target)
-    with files.private_folder() as folder:
+    with processes.private_folder() as folder:
         copied = target.read_into(folder)
 
         assert copied.path == folder / "a"

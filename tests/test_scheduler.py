@@ -1,8 +1,10 @@
 """The in-process scheduler: it answers as Luigi's does, and what a call costs does not grow with the graph."""
 
+import inspect
 import itertools
 import os
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -290,7 +292,7 @@ TestSchedulerAnswersAsLuigis.settings = settings(
 )
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(100))
 def test_a_run_of_a_crowded_graph_goes_as_with_luigi(seed):
     """Workers share tasks, resources are short and batches form, so that nearly every call has several candidates."""
     chance = random.Random(seed)
@@ -330,3 +332,103 @@ def test_a_run_of_a_crowded_graph_goes_as_with_luigi(seed):
             both.assert_alike()
     finally:
         both.close()
+
+
+def _lines_executed(size: int, kind: dict[str, Any]) -> int:
+    """Give how many lines of Python the scheduler executes while a worker runs the first tasks of a graph."""
+    scheduler = Scheduler(resources={"db": 1}, retry_delay=0.0, retry_count=3, prune_on_get_work=True)
+    scheduler.add_worker(worker="w", info={"workers": 2})
+    if "batchable" in kind:
+        scheduler.add_task_batcher(worker="w", task_family="F", batched_args=["day"], max_batch_size=3)
+    if "deps" in kind:
+        scheduler.add_task(worker="w", task_id="root", status=kind["root"])
+    for number in range(size):
+        params = {"day": str(number), "place": str(number // 2)}
+        arguments = {name: value for name, value in kind.items() if name not in ("root", "fails")}
+        scheduler.add_task(worker="w", task_id=_name(number), family="F", params=params, **arguments)
+    scheduler.count_pending(worker="w")
+    lines = 0
+    running: list[str] = []
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal lines
+        lines += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    for step in range(40):
+        sys.settrace(trace)
+        try:
+            reply = scheduler.get_work(worker="w", current_tasks=running)
+            if "batch_id" in reply:
+                reply["task_id"] = "batch-" + reply["batch_id"]
+                batch_id = reply["batch_id"]
+                scheduler.add_task(worker="w", task_id=reply["task_id"], family="F", status=RUNNING, batch_id=batch_id)
+            if reply["task_id"] is not None:
+                running.append(reply["task_id"])
+            if len(running) == 2 or (running and reply["task_id"] is None):
+                status = FAILED if kind.get("fails") and step % 3 == 0 else DONE
+                scheduler.add_task(worker="w", task_id=running.pop(0), family="F", status=status, expl="0")
+        finally:
+            sys.settrace(before)
+    return lines
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {},
+        {"deps": ["root"], "root": DONE},
+        {"deps": ["root"], "root": DISABLED},
+        {"resources": {"db": 1}},
+        {"resources": {"unheard_of": 1}},
+        {"fails": True},
+        {"batchable": True},
+        {"batchable": True, "resources": {"db": 1}},
+    ],
+    ids=[
+        "independent",
+        "below-done",
+        "below-disabled",
+        "one-at-a-time",
+        "short-of-all",
+        "failing",
+        "batches",
+        "batches-short",
+    ],
+)
+def test_a_call_costs_no_more_in_a_larger_graph(kind):
+    small, large = _lines_executed(100, kind), _lines_executed(2_000, kind)
+
+    assert large < 1.2 * small
+
+
+def test_priority_climbs_a_chain_that_is_too_deep_for_recursion():
+    scheduler = Scheduler()
+    for number in range(10_000):
+        scheduler.add_task(worker="w", task_id=_name(number), deps=[_name(number - 1)] if number else [])
+
+    scheduler.add_task(worker="w", task_id="last", deps=[_name(9_999)], priority=7)
+
+    assert scheduler.get_work(worker="w")["task_id"] == "t0"
+    assert {task.priority for task in scheduler._state.get_active_tasks()} == {7}
+
+
+def test_priority_climbs_layers_once_and_not_along_every_path():
+    scheduler = Scheduler()
+    for number in range(2_000):
+        above = number - number % 2
+        deps = [_name(above - 1), _name(above - 2)] if above else []
+        scheduler.add_task(worker="w", task_id=_name(number), deps=deps)
+
+    scheduler.add_task(worker="w", task_id="last", deps=[_name(1_999)], priority=7)
+
+    assert scheduler._state.get_task("t0").priority == 7
+
+
+def test_every_call_of_luigis_scheduler_takes_the_same_arguments():
+    for name in luigi.scheduler.RPC_METHODS:
+        theirs = inspect.signature(getattr(luigi.scheduler.Scheduler, name))
+        ours = inspect.signature(getattr(Scheduler, name))
+
+        assert list(ours.parameters) == list(theirs.parameters)

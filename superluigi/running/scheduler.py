@@ -341,8 +341,7 @@ class State(luigi.scheduler.SimpleTaskState):
         best = min(self._heads(1, worker_id), default=None)
         if best is None:
             return []
-        _, size = self.get_batcher(worker_id, best[-1].task.family)
-        mates = self._mates(best, size, lambda entry: worker_id in entry[-1].task.workers)
+        mates = self._mates(best, worker_id, lambda task: worker_id in task.workers)
         return [entry[-1].task for entry in sorted({best, *mates})]
 
     def get_active_tasks_by_status(self, *statuses: str) -> Iterable[Task]:
@@ -357,9 +356,8 @@ class State(luigi.scheduler.SimpleTaskState):
         self._settle()
         places = sum(worker.info.get("workers", 1) for worker in self._active_workers.values())
         shown = set(self._heads(max(1, places)))
-        for entry in tuple(shown):
-            size = max(self.get_batcher(worker_id, entry[-1].task.family)[1] for worker_id in self._active_workers)
-            shown.update(self._mates(entry, size, entry.__le__))
+        for entry, worker_id in itertools.product(tuple(shown), self._active_workers if self._batches else ()):
+            shown.update(self._mates(entry, worker_id))
         return [entry[-1].task for entry in sorted(shown)] + list(self._status_tasks[RUNNING].values())
 
     def _heads(self, count: int, worker_id: str | None = None) -> Iterator[Entry]:
@@ -371,10 +369,20 @@ class State(luigi.scheduler.SimpleTaskState):
                 if not heads:
                     del self._alike[alike]
 
-    def _mates(self, entry: Entry, size: float, accept: Callable[[Entry], bool]) -> list[Entry]:
-        """Give those that may run in one batch with a task, and the task itself."""
-        queue = self._batches.get(entry[-1].key[1])
-        return queue.first(size, accept) if queue else []
+    def _mates(self, best: Entry, worker_id: str, accept: Callable[[Task], bool] = lambda _: True) -> list[Entry]:
+        """Give a task, and those behind it that a worker may run in one batch with it; nothing if it runs alone."""
+        task = best[-1].task
+        names, size = self.get_batcher(worker_id, task.family)
+        queue = self._batches.get(best[-1].key[1])
+        if not names or queue is None:
+            return []
+        fixed = [(name, value) for name, value in task.params.items() if name not in names]
+
+        def fits(entry: Entry) -> bool:
+            other = entry[-1].task
+            return entry >= best and accept(other) and all(other.params.get(name) == value for name, value in fixed)
+
+        return queue.first(size, fits)
 
 
 class Scheduler(luigi.scheduler.Scheduler):

@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from superluigi import config
 from superluigi.errors import DiskFullError
-from superluigi.storage import files
+from superluigi.storage import files, processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -106,10 +106,10 @@ class CacheEntry:
         Raises:
             DiskFullError: there is no room for `size_bytes`, also after everything else was evicted.
         """
-        with files.lock(self.address):
+        with processes.lock(self.address):
             if force or not self.is_fresh(fingerprint):
                 make_room(self.root, size_bytes)
-                with files.private_folder() as folder:
+                with processes.private_folder() as folder:
                     staged = folder / self.path.name
                     self._install(staged, fetch(staged), size_bytes)
             else:
@@ -122,13 +122,13 @@ class CacheEntry:
         The bytes are published whatever happens here: where they find no place they are just not kept.
         """
         if size_bytes <= config.cache_max_bytes():
-            with contextlib.suppress(DiskFullError), files.lock(self.address):
+            with contextlib.suppress(DiskFullError), processes.lock(self.address):
                 make_room(self.root, size_bytes, on_disk_already=True)
                 self._install(staged, fingerprint, size_bytes)
 
     def forget(self) -> None:
         """Remove the copy."""
-        with files.lock(self.address):
+        with processes.lock(self.address):
             files.discard(self.folder)
 
     def _install(self, staged: Path, fingerprint: str, size_bytes: int) -> None:
@@ -218,7 +218,7 @@ def _evict(root: Path, kept_bytes: int, wanted_bytes: int) -> int:
     for _, folder, size_bytes in entries:
         if used <= kept_bytes and _has_room(root, wanted_bytes):
             break
-        with contextlib.suppress(Timeout), files.lock(str(folder), wait=False):
+        with contextlib.suppress(Timeout), processes.lock(str(folder), wait=False):
             files.discard(folder)
             used -= size_bytes
     return used

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from superluigi.errors import InvalidNameError, TargetShapeError
-from superluigi.storage import files
+from superluigi.storage import files, processes
 from superluigi.targets import metadata
 from superluigi.targets.base import Target
 from superluigi.targets.publishing import recover_abandoned
@@ -74,7 +74,7 @@ class LocalStore:
     def staging(self) -> Iterator[Path]:
         """Yield an empty folder beside the destination. Raises TargetShapeError if the other shape stands there."""
         self.exists()
-        folder = self._staging_root / files.owner_token()
+        folder = self._staging_root / processes.owner_token()
         with files.translated("stage", self.path):
             self._make(folder)
         try:
@@ -105,8 +105,8 @@ class LocalStore:
         self._clear()
 
     def _clear(self) -> None:
-        with contextlib.suppress(OSError), files.lock(str(self.path.absolute())):
-            abandoned = [name for name in os.listdir(self._staging_root) if files.is_abandoned(name)]
+        with contextlib.suppress(OSError), processes.lock(str(self.path.absolute())):
+            abandoned = [name for name in os.listdir(self._staging_root) if processes.is_abandoned(name)]
             for name in abandoned:
                 replaced = files.replaced_name(self._staging_root / name / self.path.name)
                 if replaced.exists() and not self.path.exists():
@@ -119,7 +119,7 @@ class LocalStore:
 
     def publish(self, written: Written, record: Metadata | None) -> None:
         """Replace record and data, in this order; safe between processes on one machine."""
-        with files.translated("publish", self.path), files.lock(str(self.path.absolute())):
+        with files.translated("publish", self.path), processes.lock(str(self.path.absolute())):
             self._publish(written, record)
 
     def _publish(self, written: Written, record: Metadata | None) -> None:
@@ -155,7 +155,7 @@ class LocalStore:
         """Yield the path itself; the data are not replaced while the block runs."""
         if not self.exists():
             raise not_found(self.path)
-        with files.lock(str(self.path.absolute())):
+        with processes.lock(str(self.path.absolute())):
             yield Present(self.path, self._fingerprint)
 
     def read_record(self) -> Metadata | None:
@@ -187,7 +187,7 @@ class LocalStore:
             if record is None:
                 self.metadata_path.unlink(missing_ok=True)
             else:
-                staging = self._staging_root / files.owner_token()
+                staging = self._staging_root / processes.owner_token()
                 staging.mkdir()
                 self._write(metadata.encode(record), staging)
                 files.discard(staging)
@@ -196,7 +196,7 @@ class LocalStore:
         """Replace the record in one step."""
         if not self.exists():
             raise not_found(self.path)
-        with self.staging() as staging, files.lock(str(self.path.absolute())):
+        with self.staging() as staging, processes.lock(str(self.path.absolute())):
             self._write(metadata.encode(record), staging)
 
     def fingerprint(self) -> str:
@@ -248,7 +248,7 @@ class LocalStore:
 
     def discard(self) -> None:
         """Remove data, then record: the reverse would leave data without origin."""
-        with files.translated("remove", self.path), files.lock(str(self.path.absolute())):
+        with files.translated("remove", self.path), processes.lock(str(self.path.absolute())):
             files.discard(self.path)
             if not self._record_is_inside:
                 self.metadata_path.unlink(missing_ok=True)

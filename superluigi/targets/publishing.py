@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from superluigi.errors import InvalidNameError, MissingOutputError, TargetShapeError
-from superluigi.storage import files
+from superluigi.storage import files, processes
 from superluigi.targets.store import Shape, Written
 
 if TYPE_CHECKING:
@@ -173,10 +173,10 @@ class Publication:
 
 def recover_abandoned() -> None:
     """End and clear what killed processes of this machine left. Costs one listing where they left nothing."""
-    abandoned = files.abandoned_folders()
+    abandoned = processes.abandoned_folders()
     if not abandoned:
         return
-    with files.lock("recovery"):
+    with processes.lock("recovery"):
         for folder in abandoned:
             journal = folder / JOURNAL_NAME
             if journal.exists():

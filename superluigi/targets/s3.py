@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from superluigi.errors import InvalidNameError, StorageError, TargetNotFoundError, TargetShapeError
-from superluigi.storage import files
+from superluigi.storage import files, processes
 from superluigi.storage.cache import CacheEntry, default_root, readable_name
 from superluigi.storage.s3 import DIGEST_HEADER, Bucket, ObjectFacts, check_upload_options, etag_of
 from superluigi.targets import metadata
@@ -63,7 +63,7 @@ class _S3Store:
     def staging(self) -> Iterator[Path]:
         """Yield an empty folder beside the local copies. Raises ConfigError for upload options that boto3 lacks."""
         check_upload_options(self.upload_options)
-        with files.private_folder() as folder:
+        with processes.private_folder() as folder:
             yield folder
 
     def write_record(self, record: Metadata) -> None:
@@ -104,7 +104,7 @@ class S3ObjectStore(_S3Store):
     def publish(self, written: Written, record: Metadata | None) -> None:
         """Put the record, then the object in one step; the new record holds the old one, should the second fail."""
         facts = {DIGEST_HEADER: written.fingerprint}
-        with files.lock(self.address):
+        with processes.lock(self.address):
             if record is None:
                 self.metadata_bucket.delete([self.metadata_key])
             else:
@@ -230,7 +230,7 @@ class S3PrefixStore(_S3Store):
         files.check_names(local, self.address)
         for name in local:
             _checked_key(f"{self.key}{name}")
-        with files.lock(self.address):
+        with processes.lock(self.address):
             run = "" if record is None else str(record.get("run_id", ""))
             self.bucket.put_bytes(self._unfinished_key, run.encode(), self.upload_options)
             remote = {item.key: item.etag for item in self.bucket.listing(self.key) if self._is_data(item)}
