@@ -1,11 +1,13 @@
 """What a run of a graph costs: luigi.build with its own scheduler, with ours, and superluigi.run_task.
 
 Every run has a process of its own, so that the peak of its memory is its own too. Seconds are those of the whole
-build: scheduling, running, summary. Bare tasks are luigi.Task on luigi.LocalTarget; atomic tasks are
+build: scheduling, running, summary; on a busy machine read the CPU seconds, which with one worker are all there are.
+Bare tasks are luigi.Task on luigi.LocalTarget; atomic tasks are
 AtomicTaskWithMetadata on LocalFileTarget, and write their lineage records.
 """
 
 import argparse
+import itertools
 import json
 import logging
 import resource
@@ -24,6 +26,7 @@ from superluigi import AtomicTaskWithMetadata, LocalFileTarget, run_task  # noqa
 from superluigi.running.scheduler import Scheduler  # noqa: E402
 
 SHAPES = ("wide", "chain", "layers", "diamonds")
+LINE = "{:<10}{:>8}  {:<40}{:>9}{:>8}{:>9}{:>7}{:>14}"
 RUNNERS = {
     "luigi": "luigi.build, bare tasks",
     "indexed": "luigi.build, our scheduler, bare tasks",
@@ -93,7 +96,7 @@ def measure(runner, shape, size, workers):
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as folder:
         task = (Atomic if runner == "atomic" else Bare)(shape=shape, number=size, size=size, folder=folder)
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         if runner == "atomic":
             run_task(task, num_workers=workers)
         else:
@@ -103,9 +106,10 @@ def measure(runner, shape, size, workers):
             )
             assert is_done
         seconds = time.perf_counter() - start
+        cpu_seconds = time.process_time() - cpu_start
         assert task.output().exists()
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (20 if sys.platform == "darwin" else 10))
-    print(json.dumps({"seconds": seconds, "megabytes": megabytes}), file=sys.stderr)
+    print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "megabytes": megabytes}), file=sys.stderr)
 
 
 def main():
@@ -120,30 +124,34 @@ def main():
     if arguments.here:
         measure(arguments.runners[0], arguments.shapes[0], arguments.sizes[0], arguments.workers)
         return
-    print(f"{'shape':<10}{'tasks':>8}  {'runner':<40}{'seconds':>9}{'ms/task':>9}{'MiB':>7}{'times faster':>14}")
-    for shape in arguments.shapes:
-        for size in arguments.sizes:
-            peer = None
-            for runner in arguments.runners:
-                command = [sys.executable, __file__, str(size), "--shapes", shape, "--runners", runner, "--here"]
-                row = f"{shape:<10}{size:>8}  {RUNNERS[runner]:<40}"
-                try:
-                    done = subprocess.run(
-                        [*command, "--workers", str(arguments.workers)],
-                        capture_output=True, text=True, timeout=arguments.timeout_s, check=False,
-                        cwd=Path(__file__).resolve().parent.parent,
-                    )  # fmt: skip
-                except subprocess.TimeoutExpired:
-                    print(f"{row}{'> ' + str(int(arguments.timeout_s)):>9}", flush=True)
-                    continue
-                if done.returncode:
-                    print(f"{row}  failed: {done.stderr.strip().splitlines()[-1]}", flush=True)
-                    continue
-                cost = json.loads(done.stderr.strip().splitlines()[-1])
-                seconds = cost["seconds"]
-                peer = seconds if runner == "luigi" else peer
-                ratio = f"{peer / seconds:>14.1f}" if peer else ""
-                print(f"{row}{seconds:>9.2f}{1000 * seconds / size:>9.3f}{cost['megabytes']:>7.0f}{ratio}", flush=True)
+    print(LINE.format("shape", "tasks", "runner", "seconds", "CPU s", "ms/task", "MiB", "times faster"))
+    for shape, size in itertools.product(arguments.shapes, arguments.sizes):
+        peer = None
+        for runner in arguments.runners:
+            cost, problem = measured_apart(runner, shape, size, arguments)
+            if cost is None:
+                print(f"{LINE.format(shape, size, RUNNERS[runner], *5 * ' ').rstrip()}  {problem}", flush=True)
+                continue
+            seconds = cost["seconds"]
+            peer = seconds if runner == "luigi" else peer
+            figures = f"{seconds:.2f}", f"{cost['cpu_seconds']:.2f}", f"{1000 * seconds / size:.3f}"
+            ratio = f"{peer / seconds:.1f}" if peer else ""
+            print(LINE.format(shape, size, RUNNERS[runner], *figures, f"{cost['megabytes']:.0f}", ratio), flush=True)
+
+
+def measured_apart(runner, shape, size, arguments):
+    """Give what `measure` finds in a process of its own, or why there is nothing."""
+    command = [sys.executable, __file__, str(size), "--shapes", shape, "--runners", runner, "--here"]
+    try:
+        done = subprocess.run(
+            [*command, "--workers", str(arguments.workers)],
+            capture_output=True, text=True, timeout=arguments.timeout_s, check=False,
+            cwd=Path(__file__).resolve().parent.parent,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return None, f"more than {arguments.timeout_s:.0f} s"
+    last_line = done.stderr.strip().rpartition("\n")[2]
+    return (None, f"failed: {last_line}") if done.returncode else (json.loads(last_line), "")
 
 
 if __name__ == "__main__":

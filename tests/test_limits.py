@@ -1,9 +1,9 @@
 """What a full disk, a vanished folder, a huge file and read-only places do: clear errors, nothing half-published."""
 
+import json
 import os
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -178,43 +178,57 @@ def test_a_destination_whose_folder_vanishes_while_publishing_is_a_clear_error(t
     assert not target.exists()
 
 
+PASS_THROUGH = """
+import os, resource, sys
+
+from superluigi import LocalFileTarget, S3ObjectTarget
+
+large, place = sys.argv[1:]
+make = LocalFileTarget if place == "local" else lambda name: S3ObjectTarget("large", name)
+for name in ("small", "large"):
+    target = make(f"{name}.bin")
+    with target.tmp_write_path() as path:
+        if name == "small":
+            path.write_bytes(b"x" * 10)
+        else:
+            os.rename(large, path)
+    if place == "s3":
+        target.store.entry().forget()
+    with target.tmp_read_path() as path:
+        print(path.stat().st_size, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+# The server is a process of its own: what it keeps would otherwise burden all tests that come after.
+SERVE = """
+import json, os, sys
+
+from superluigi.testing import embedded_s3
+
+with embedded_s3("large"):
+    print(json.dumps({name: value for name, value in os.environ.items() if name.startswith("AWS_")}), flush=True)
+    sys.stdin.read()
+"""
+
+
 @pytest.mark.parametrize("place", ["local", "s3"])
-def test_a_large_file_passes_through_in_little_memory(place, bucket, tmp_path):
-    size_bytes = 400 * MEGABYTE
-    with open(tmp_path / "large.bin", "wb") as file:
+def test_a_large_file_passes_through_in_little_memory(place, tmp_path):
+    size_bytes = 300 * MEGABYTE
+    with open(tmp_path / "large.bin.new", "wb") as file:
         file.truncate(size_bytes)
-    program = textwrap.dedent(
-        """
-        import resource, sys
-        from superluigi import LocalFileTarget, S3ObjectTarget
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", SERVE], **pipes) as server:
+        environment = {**os.environ, **json.loads(server.stdout.readline())}
 
-        large, place, bucket = sys.argv[1:]
-        make = LocalFileTarget if place == "local" else lambda name: S3ObjectTarget(bucket, name)
-        for name, size in (("small", 10), ("large", 0)):
-            target = make(f"{name}-target.bin")
-            with target.tmp_write_path() as path:
-                if size:
-                    path.write_bytes(b"x" * size)
-                else:
-                    import os
-                    os.rename(large, path)
-            if place == "s3":
-                target.store.entry().forget()
-            with target.tmp_read_path() as path:
-                found = path.stat().st_size
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            print(found, peak)
-        """
-    )
+        done = subprocess.run(
+            [sys.executable, "-c", PASS_THROUGH, str(tmp_path / "large.bin.new"), place],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+            env=environment,
+        )
 
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "large.bin"), place, bucket],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=tmp_path,
-    )
-
+        server.stdin.close()
     (_, before_kib), (found, after_kib) = [map(int, line.split()) for line in done.stdout.splitlines()]
     assert found == size_bytes
     assert (after_kib - before_kib) * 1024 < 200 * MEGABYTE

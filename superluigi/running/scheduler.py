@@ -17,6 +17,7 @@ import itertools
 import math
 import time
 from collections import Counter, defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import luigi.scheduler
@@ -29,42 +30,25 @@ if TYPE_CHECKING:
     Entry: TypeAlias = tuple[float, float, int, "_Facts"]  # a task's place: Luigi's rank, ties as in Luigi, the task
 
 _ASKED_BY_GET_WORK = (PENDING, RUNNING)  # nobody else in luigi.scheduler asks for these two together
-_NOBODY: tuple[str, ...] = ()
 
 
+@dataclass(slots=True, eq=False)
 class _Facts:
     """What the index holds of one task, as of the last `_settle`."""
 
-    __slots__ = (
-        "barred",
-        "bars",
-        "counted",
-        "deps",
-        "due",
-        "entry",
-        "is_done",
-        "key",
-        "needy",
-        "number",
-        "since",
-        "task",
-        "unmet",
-    )
-
-    def __init__(self, task: Task, number: int) -> None:
-        self.task = task
-        self.number = number  # the order in which tasks came
-        self.since = number  # the order in which they took their status
-        self.deps: frozenset[str] = frozenset()
-        self.unmet = 0  # how many of them are not done
-        self.barred = 0  # how many of them bar their downstream
-        self.is_done = False
-        self.bars = False  # disabled, or pending below something disabled
-        self.counted = _NOBODY  # the workers for whom it counts as pending
-        self.needy = _NOBODY  # the workers for whom it is pending and needs resources
-        self.due = math.inf  # when pruning has to look at it
-        self.key: tuple[Any, ...] = ()
-        self.entry: Entry | None = None  # its place among the ready tasks; whatever else a queue holds of it is stale
+    task: Task
+    number: int  # the order in which tasks came
+    since: int  # the order in which they took their status
+    deps: frozenset[str] = frozenset()
+    unmet: int = 0  # how many of them are not done
+    barred: int = 0  # how many of them bar their downstream
+    is_done: bool = False
+    bars: bool = False  # disabled, or pending below something disabled
+    counted: tuple[str, ...] = ()  # the workers for whom it counts as pending
+    needy: tuple[str, ...] = ()  # the workers for whom it is pending and needs resources
+    due: float = math.inf  # when pruning has to look at it
+    key: tuple[Any, ...] = ()
+    entry: Entry | None = None  # its place among the ready tasks; whatever else a queue holds of it is stale
 
 
 class _Queue:
@@ -137,7 +121,8 @@ class State(luigi.scheduler.SimpleTaskState):
         """Note that something about a task may have changed; moved: it went to the end of its status."""
         facts = self._facts.get(task.id)
         if facts is None:
-            facts = self._facts[task.id] = _Facts(task, next(self._order))
+            number = next(self._order)
+            facts = self._facts[task.id] = _Facts(task, number, number)
         elif moved:
             facts.since = next(self._order)
         self._touched.add(facts)
@@ -215,12 +200,12 @@ class State(luigi.scheduler.SimpleTaskState):
             )
 
             workers = tuple(task.workers)
-            counted = workers if status == FAILED or (status == PENDING and not facts.barred) else _NOBODY
+            counted = workers if status == FAILED or (status == PENDING and not facts.barred) else ()
             if counted != facts.counted:
                 self._count(facts.counted, -1)
                 self._count(counted, 1)
                 facts.counted = counted
-            needy = workers if status == PENDING and task.resources else _NOBODY
+            needy = workers if status == PENDING and task.resources else ()
             if needy != facts.needy:
                 self._needy.subtract(facts.needy)
                 self._needy.update(needy)
