@@ -134,12 +134,22 @@ class TaskFailure:
         """Give the failure of a task with an exception, or, where there is none, with the last line of a traceback."""
         reason = text.strip().rpartition("\n")[2]
         if error is not None:
-            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        return cls(task=str(task), reason=reason, exception=error, traceback=text)
+            try:
+                said = str(error)
+            except Exception:  # noqa: BLE001  (the user's own __str__ may fail in whatever way)
+                said = ""
+            reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
+        return cls(task=public_name(task), reason=reason, exception=error, traceback=text)
 
     def __repr__(self) -> str:
         """Show the task and the reason, not the whole traceback."""
         return f"TaskFailure({self.task}: {self.reason})"
+
+
+def public_name(task: Any) -> str:
+    """Give a task's name with the significant parameters that everybody may see."""
+    params = task.to_str_params(only_significant=True, only_public=True)
+    return f"{task.get_task_family()}({', '.join(f'{name}={value}' for name, value in params.items())})"
 
 
 class MetadataError(SuperLuigiError, TypeError):

@@ -141,12 +141,12 @@ class _Execution:
             inputs, described = self._open_inputs()
             nested = self._open_outputs(stack)
             outputs = [output for _, output in dag.leaves(nested)]
-            self._check_declares_output(outputs)
             arguments = {"input_path": inputs, "output_path": dag.map_nested(_handed_out, nested)}
             arguments["metadata"] = self.metadata
             with self._guarded(outputs):
                 call = functools.partial(self.function, self.task)
                 yield from self._called(call, {name: arguments[name] for name in self.declared})
+                self._check_declares_output(outputs)
                 self._publish(outputs, described, started)
 
     def _called(self, call: Callable[..., Any], arguments: dict[str, Any]) -> Generator[Any, Any, None]:
@@ -221,7 +221,7 @@ class _Execution:
         return dag.map_nested(opened, nested)
 
     def _check_declares_output(self, outputs: list[Any]) -> None:
-        """Refuse, before it runs, a task that could not leave what it promises."""
+        """Say of a task that could not leave what it promises why that is so."""
         staged = [str(output.target) for output in outputs if isinstance(output, StagedOutput)]
         if staged and "output_path" not in self.declared:
             message = (
@@ -240,12 +240,13 @@ class _Execution:
         if guard is None:
             yield
             return
+        was_marked = guard.store.is_marked()  # then what is there is already a half-written output of an earlier run
         before = [_state_of(target) for target in outputs]
         guard.store.mark(provenance.run_id())
         try:
             yield
         except BaseException:
-            if before == [_state_of(target) for target in outputs]:
+            if not was_marked and before == [_state_of(target) for target in outputs]:
                 guard.store.unmark()
             raise
         guard.store.unmark()
@@ -277,7 +278,8 @@ class _Execution:
         steps = tuple((output.target.store, output.check(), {**record, "output": output.facts()}) for output in staged)
         guard = self.task.guard_of([output.target for output in staged])
         stores = tuple(store for store, _, _ in steps)
-        publication = Publication(provenance.run_id(), stores, None if guard is None else guard.store, steps)
+        guard_store = None if guard is None else guard.store
+        publication = Publication(provenance.run_id(), stores, guard_store, steps, guard_address=str(guard))
         if any(store.changes_in_steps for store in stores) or guard is not None:
             publication.write_journal(self.folder)
         publication.carry_out()
@@ -349,6 +351,8 @@ def _declared(function: Callable[..., Any], task_cls: Any) -> tuple[str, ...]:
         wrapped = inspect.signature(function).parameters
         return offered if _takes_any(wrapped.values()) else tuple(name for name in offered if name in wrapped)
     named = [parameter for parameter in parameters if parameter.kind is not parameter.VAR_POSITIONAL]
+    if positional := [item.name for item in named if item.kind is item.POSITIONAL_ONLY]:
+        raise RunSignatureError(task_cls.__name__, positional, offered)  # arguments are handed over by name
     unknown = [item.name for item in named if item.name not in offered and item.default is item.empty]
     if unknown:
         raise RunSignatureError(task_cls.__name__, unknown, offered)

@@ -21,7 +21,14 @@ from luigi.setup_logging import InterfaceLogging
 
 from superluigi import config as configuration
 from superluigi import dag, identity, provenance
-from superluigi.errors import ConfigError, MissingParameterError, TaskFailedError, TaskFailure, TaskTypeError
+from superluigi.errors import (
+    ConfigError,
+    MissingParameterError,
+    TaskFailedError,
+    TaskFailure,
+    TaskTypeError,
+    public_name,
+)
 from superluigi.planning import TaskClasses, TaskNames, plan_forcing
 from superluigi.running.worker import Factory, Run, Worker
 from superluigi.targets import Target
@@ -198,7 +205,7 @@ def _report(run: Run, worker: Worker) -> None:
 def _missing(task: luigi.Task) -> TaskFailure:
     places = ", ".join(str(target) for _, target in dag.leaves(task.output()))
     reason = f"is made elsewhere, and does not exist: {places or 'it has no output, and complete() says no'}"
-    return TaskFailure(task=str(task), reason=reason, exception=None, traceback="")
+    return TaskFailure(task=public_name(task), reason=reason, exception=None, traceback="")
 
 
 def _output_paths(task: luigi.Task, *, as_local: bool, force: bool) -> Any:

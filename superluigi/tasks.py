@@ -94,7 +94,7 @@ class Task(luigi.Task, metaclass=TaskRegister):
     def guard_of(self, outputs: list[Any]) -> Target | None:
         """Give the output at which the intent marker is put, None if the outputs change in one step."""
         own = [target for target in map(own_target, outputs) if target is not None]
-        return own[0] if len(own) > 1 else None
+        return min(own, key=lambda target: str(target.path)) if len(own) > 1 else None  # a set has no first
 
 
 class ExternalTask(Task):

@@ -54,7 +54,8 @@ def started(program: str) -> subprocess.Popen[str]:
 
 def test_a_name_is_abandoned_once_its_process_was_killed() -> None:
     program = (
-        "import sys; from superluigi.storage import processes; print(processes.owner_token(), flush=True); sys.stdin.read()"
+        "import sys; from superluigi.storage import processes\n"
+        "print(processes.owner_token(), flush=True); sys.stdin.read()"
     )
     with started(program) as process:
         token = process.stdout.readline().strip()

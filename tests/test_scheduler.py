@@ -432,3 +432,23 @@ def test_every_call_of_luigis_scheduler_takes_the_same_arguments():
         ours = inspect.signature(getattr(Scheduler, name))
 
         assert list(ours.parameters) == list(theirs.parameters)
+
+
+@pytest.mark.parametrize("resources", [{}, {"db": 1}], ids=["free", "short"])
+def test_a_batch_is_filled_past_tasks_that_do_not_belong_in_it(resources):
+    """One place is worker w0's, and two of a kind go into a batch; between those stand other places and workers."""
+    both = Pair()
+    both.open({"db": 9})
+    try:
+        both.send_batchers("w0", ["day"], 2)
+        both.send_batchers("w1", ["day", "place"], 2)
+        for number, workers in [(0, ["w0"]), (2, ["w1"]), (1, ["w0"]), (3, ["w0", "w1"]), (4, ["w1"]), (6, ["w0"])]:
+            both.now += 1
+            for worker in workers:
+                both.add(number, [], worker=worker, batchable=True, resources=resources)
+
+        for _ in range(4):
+            both.get_work("w0", current_tasks=list(both.running))
+            both.assert_alike()
+    finally:
+        both.close()

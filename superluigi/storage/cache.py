@@ -122,7 +122,7 @@ class CacheEntry:
         The bytes are published whatever happens here: where they find no place they are just not kept.
         """
         if size_bytes <= config.cache_max_bytes():
-            with contextlib.suppress(DiskFullError), processes.lock(self.address):
+            with contextlib.suppress(OSError), processes.lock(self.address):
                 make_room(self.root, size_bytes, on_disk_already=True)
                 self._install(staged, fingerprint, size_bytes)
 

@@ -261,8 +261,10 @@ def digest(path: Path) -> str:
     return f"sha256:{sha256.hexdigest()}"
 
 
-def files_in(folder: Path) -> list[tuple[str, Path]]:
+def files_in(folder: Path, *, may_lead_outside: bool = False) -> list[tuple[str, Path]]:
     """Give name and path of every file below a folder, sorted by name; names are relative, with `/`.
+
+    Links are followed; in data that others made they may lead outside the folder, in our own outputs they may not.
 
     Raises:
         InvalidNameError: a link points outside the folder, or nowhere, or round in a circle.
@@ -276,7 +278,7 @@ def files_in(folder: Path) -> list[tuple[str, Path]]:
             for child in children:
                 name = f"{prefix}{child.name}"
                 if child.is_symlink():
-                    _check_link(Path(child.path), root, name)
+                    _check_link(Path(child.path), root, name, may_lead_outside=may_lead_outside)
                 if child.is_dir():
                     pending.append((f"{name}/", Path(child.path)))
                 else:
@@ -284,13 +286,13 @@ def files_in(folder: Path) -> list[tuple[str, Path]]:
     return sorted(found)
 
 
-def _check_link(link: Path, root: Path, name: str) -> None:
+def _check_link(link: Path, root: Path, name: str, *, may_lead_outside: bool = False) -> None:
     way_out = "Replace the link by the file itself, or let it point to a file inside the folder."
     try:
         aim = link.resolve(strict=True)
     except (OSError, RuntimeError):
         raise InvalidNameError(name, f"is a link to {os.readlink(link)!r}, which is not there", way_out) from None
-    if not aim.is_relative_to(root):
+    if not aim.is_relative_to(root) and not may_lead_outside:
         raise InvalidNameError(name, f"is a link to {str(aim)!r}, outside the folder", way_out)
     if link.parent.resolve().is_relative_to(aim):
         raise InvalidNameError(name, "is a link to a folder that holds the link", way_out)
@@ -332,7 +334,7 @@ def _folded(name: str) -> str:
 
 def listing(folder: Path) -> list[Entry]:
     """Give every file below a folder with its digest, sorted by name. Reads all bytes."""
-    return [Entry(name, path.stat().st_size, digest(path)) for name, path in files_in(folder)]
+    return [Entry(name, path.stat().st_size, digest(path)) for name, path in files_in(folder, may_lead_outside=True)]
 
 
 def digest_of_entries(entries: list[Entry]) -> str:
@@ -353,7 +355,7 @@ def changed_stamp(path: Path, *, leave_out: str | None = None) -> str:
         facts = path.stat()
         return f"{facts.st_size}-{facts.st_mtime_ns}"
     sha256 = hashlib.sha256()
-    for name, child in files_in(path):
+    for name, child in files_in(path, may_lead_outside=True):
         if name != leave_out:
             facts = child.stat()
             line = f"{len(name)}:{name}:{facts.st_size}:{facts.st_mtime_ns}\n"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from superluigi import config
-from superluigi.storage.files import discard
+from superluigi.storage.files import discard, translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +78,9 @@ def _start_time(pid: int) -> str:
 def private_folder() -> Iterator[Path]:
     """Yield an empty folder of this process under the data directory, and remove it afterwards."""
     folder = config.data_dir() / "tmp" / owner_token()
-    folder.mkdir(parents=True)
+    with translated("prepare", folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700)
     try:
         yield folder
     finally:
@@ -90,7 +92,7 @@ def abandoned_folders() -> list[Path]:
     root = config.data_dir() / "tmp"
     try:
         return [root / name for name in os.listdir(root) if is_abandoned(name)]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
@@ -98,17 +100,19 @@ def abandoned_folders() -> list[Path]:
 
 
 @contextlib.contextmanager
-def lock(address: str, *, wait: bool = True) -> Iterator[None]:
+def lock(address: str, *, family: str = "targets", wait: bool = True) -> Iterator[None]:
     """Hold the lock of one address, between threads and between processes on this machine.
 
-    The operating system frees the lock of a process that is killed. Addresses share 1,024 lock files, so that
-    their number stays bounded; nobody waits for a second of these locks while holding one.
+    The operating system frees the lock of a process that is killed. The addresses of a family share 1,024 lock
+    files, so that their number stays bounded; therefore nobody waits for a second lock of one family while holding
+    one. Families are taken in the order recovery, publications, targets.
 
     Raises:
         filelock.Timeout: `wait` is false, and somebody holds the lock.
     """
     stripe = int(hashlib.sha256(address.encode("utf-8", "surrogateescape")).hexdigest()[:8], 16) % 1024
-    folder = config.data_dir() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = config.data_dir() / "locks" / family
+    with translated("lock", folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f"{stripe:04}.lock", blocking=wait):
         yield

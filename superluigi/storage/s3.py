@@ -169,8 +169,8 @@ class Bucket:
             answer = self.client().put_object(Bucket=self.name, Key=key, Body=data, **options)
         return str(answer["ETag"]).strip('"')
 
-    def put_file(self, key: str, path: Path, options: Mapping[str, Any]) -> str:
-        """Upload a file and give its ETag; the object changes in one step.
+    def put_file(self, key: str, path: Path, options: Mapping[str, Any]) -> str | None:
+        """Upload a file and give its ETag, None if somebody else has replaced it since; the object changes in one step.
 
         One PUT; from 8 MiB on a multipart upload, which is aborted when it fails, and one HEAD.
         """
@@ -181,7 +181,11 @@ class Bucket:
                 return str(answer["ETag"]).strip('"')
             config = _transfer_config()
             self.client().upload_file(str(path), self.name, key, ExtraArgs=dict(options), Config=config)
-            return str(self.client().head_object(Bucket=self.name, Key=key)["ETag"]).strip('"')
+            present = self.head(key)
+        expected = options.get("Metadata", {}).get(DIGEST_HEADER)
+        if present is None or (present.digest != expected if expected else present.etag != etag_of(path)):
+            return None
+        return present.etag
 
     def get_file(self, expected: ObjectFacts, destination: Path) -> bool:
         """Download an object into a new file; say whether the bytes that arrived are those that S3 told of.

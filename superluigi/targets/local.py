@@ -105,7 +105,7 @@ class LocalStore:
         self._clear()
 
     def _clear(self) -> None:
-        with contextlib.suppress(OSError), processes.lock(str(self.path.absolute())):
+        with contextlib.suppress(OSError), processes.lock(str(self.path)):
             abandoned = [name for name in os.listdir(self._staging_root) if processes.is_abandoned(name)]
             for name in abandoned:
                 replaced = files.replaced_name(self._staging_root / name / self.path.name)
@@ -119,7 +119,7 @@ class LocalStore:
 
     def publish(self, written: Written, record: Metadata | None) -> None:
         """Replace record and data, in this order; safe between processes on one machine."""
-        with files.translated("publish", self.path), processes.lock(str(self.path.absolute())):
+        with files.translated("publish", self.path), processes.lock(str(self.path)):
             self._publish(written, record)
 
     def _publish(self, written: Written, record: Metadata | None) -> None:
@@ -129,8 +129,10 @@ class LocalStore:
         if self._record_is_inside:
             self._replace_data(written)
         elif record is None:
+            self._replace_data(
+                written
+            )  # the former record is not that of the new data, and is recognised until it is gone
             self.metadata_path.unlink(missing_ok=True)
-            self._replace_data(written)
         elif self.path.exists():
             self._write(metadata.encode({**record, "superseded": self._own_record()}), written.path.parent)
             self._replace_data(written)
@@ -155,11 +157,11 @@ class LocalStore:
         """Yield the path itself; the data are not replaced while the block runs."""
         if not self.exists():
             raise not_found(self.path)
-        with processes.lock(str(self.path.absolute())):
+        with processes.lock(str(self.path)):
             yield Present(self.path, self._fingerprint)
 
     def read_record(self) -> Metadata | None:
-        """Give the record of the present data; reads the data only after a crash in the middle of publishing."""
+        """Give the record of the present data; reads them only if their sizes or times are not as recorded."""
         return self._own_record() if self.exists() else None
 
     def _own_record(self) -> Metadata | None:
@@ -167,14 +169,15 @@ class LocalStore:
             record = metadata.decode(self.metadata_path.read_bytes())
         except OSError:
             return None
-        if record is None or "superseded" not in record:
-            return record
-        superseded = record.pop("superseded")
+        superseded = None if record is None else record.pop("superseded", None)
+        return next((found for found in (record, superseded) if isinstance(found, dict) and self._is_of(found)), None)
+
+    def _is_of(self, record: Metadata) -> bool:
+        """Say whether a record is that of the present data; one that was written by hand names no data."""
         output = record.get("output")
-        is_own = isinstance(output, dict) and (
-            output.get("stamp") == self._stamp() or output.get("fingerprint") == self._digest()
-        )
-        return record if is_own else superseded if isinstance(superseded, dict) else None
+        if not isinstance(output, dict) or "fingerprint" not in output:
+            return True
+        return output.get("stamp") == self._stamp() or bool(output["fingerprint"] == self._digest())
 
     def _settle_record(self) -> None:
         """Let the record beside the data be the data's own and nothing else."""
@@ -196,7 +199,7 @@ class LocalStore:
         """Replace the record in one step."""
         if not self.exists():
             raise not_found(self.path)
-        with self.staging() as staging, processes.lock(str(self.path.absolute())):
+        with self.staging() as staging, processes.lock(str(self.path)):
             self._write(metadata.encode(record), staging)
 
     def fingerprint(self) -> str:
@@ -248,7 +251,7 @@ class LocalStore:
 
     def discard(self) -> None:
         """Remove data, then record: the reverse would leave data without origin."""
-        with files.translated("remove", self.path), processes.lock(str(self.path.absolute())):
+        with files.translated("remove", self.path), processes.lock(str(self.path)):
             files.discard(self.path)
             if not self._record_is_inside:
                 self.metadata_path.unlink(missing_ok=True)
@@ -293,7 +296,7 @@ class LocalFileTarget(Target):
     @property
     def store(self) -> LocalStore:
         """The place."""
-        return LocalStore(self.path, self.metadata_path, self.shape, self.other_shape)
+        return LocalStore(self.path.absolute(), self.metadata_path.absolute(), self.shape, self.other_shape)
 
 
 class LocalFolderTarget(LocalFileTarget):
@@ -354,8 +357,7 @@ def _checked(path: str | os.PathLike[str]) -> Path:
 
 
 def _beside(path: Path) -> Path:
-    if len(os.fsencode(path.name)) + len(".metadata.json") > _MAX_NAME_BYTES:
-        raise InvalidNameError(
-            path.name, "leaves no room for the name of its record", "Shorten it, or give metadata_path."
-        )
-    return path.with_name(f"{path.name}.metadata.json")
+    name = f"{path.name}.metadata.json"
+    if len(os.fsencode(name)) > _MAX_NAME_BYTES:
+        name = f"{hashlib.sha256(os.fsencode(path.name)).hexdigest()}.metadata.json"
+    return path.with_name(name)

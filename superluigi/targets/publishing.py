@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("superluigi")
 
 JOURNAL_NAME = "journal"
+
+_is_recovering: ContextVar[bool] = ContextVar("superluigi_is_recovering", default=False)
 
 
 class FreshFolder(type(Path())):  # type: ignore[misc]
@@ -71,7 +74,7 @@ def inspect(target: Target, path: Path) -> Written:
         raise MissingOutputError(message)
     size_bytes = sum(entry.size_bytes for entry in entries)
     stamp = files.changed_stamp(path, leave_out=inside)
-    return Written(path, size_bytes, files.digest_of_entries(list(entries)), stamp, entries)
+    return Written(path, size_bytes, files.digest_of_entries(list(entries)), stamp, entries, inside)
 
 
 class StagedOutput:
@@ -135,14 +138,18 @@ class Publication:
     stores: tuple[Store, ...]
     guard: Store | None = None
     steps: tuple[tuple[Store, Written, Metadata], ...] = ()
+    guard_address: str = ""
 
     def carry_out(self) -> None:
-        """Take the steps; the outputs count as complete only when the last is taken."""
-        if self.guard is not None:
+        """Take the steps; the outputs count as complete only when the last is taken. One process at a time does so."""
+        if self.guard is None:
+            for store, written, record in self.steps:
+                store.publish(written, record)
+            return
+        with processes.lock(self.guard_address, family="publications"):
             self.guard.mark(self.run)
-        for store, written, record in self.steps:
-            store.publish(written, record)
-        if self.guard is not None:
+            for store, written, record in self.steps:
+                store.publish(written, record)
             self.guard.unmark()
 
     def write_journal(self, folder: Path) -> None:
@@ -153,7 +160,10 @@ class Publication:
             _log.debug("No journal is kept, so a killed publication is not ended by the next run: %s", error)
             return
         partial = folder / f"{JOURNAL_NAME}.partial"
-        partial.write_bytes(data)
+        with open(
+            os.open(partial, os.O_WRONLY | os.O_CREAT, 0o600), "wb"
+        ) as journal:  # client options may hold secrets
+            journal.write(data)
         os.replace(partial, folder / JOURNAL_NAME)
 
     def recover(self) -> None:
@@ -161,22 +171,37 @@ class Publication:
 
         Outputs that another run has published since are left alone: they do not bear this run's marks.
         """
-        is_begun = self.guard is not None and self.guard.is_unfinished_by(self.run)
-        for store, written, record in self.steps:
-            if written.path.exists() and (is_begun or store.is_unfinished_by(self.run)):
-                store.publish(written, record)
-        if is_begun and self.guard is not None:
-            self.guard.unmark()
+        with processes.lock(self.guard_address, family="publications"):
+            is_begun = self.guard is not None and self.guard.is_unfinished_by(self.run)
+            for store, written, record in self.steps:
+                if written.is_untouched() and (is_begun or store.is_unfinished_by(self.run)):
+                    store.publish(written, record)
+            if is_begun and self.guard is not None and all(self._is_taken(store) for store, _, _ in self.steps):
+                self.guard.unmark()
         for store in self.stores:
             store.heal()
+
+    def _is_taken(self, store: Store) -> bool:
+        record = store.read_record()
+        return record is not None and record.get("run_id") == self.run
 
 
 def recover_abandoned() -> None:
     """End and clear what killed processes of this machine left. Costs one listing where they left nothing."""
+    if _is_recovering.get():  # a store that is asked in the course of it finds what was left, too
+        return
     abandoned = processes.abandoned_folders()
     if not abandoned:
         return
-    with processes.lock("recovery"):
+    token = _is_recovering.set(True)
+    try:
+        _recover_all(abandoned)
+    finally:
+        _is_recovering.reset(token)
+
+
+def _recover_all(abandoned: list[Path]) -> None:
+    with processes.lock("recovery", family="recovery"):
         for folder in abandoned:
             journal = folder / JOURNAL_NAME
             if journal.exists():

@@ -105,16 +105,17 @@ class S3ObjectStore(_S3Store):
         """Put the record, then the object in one step; the new record holds the old one, should the second fail."""
         facts = {DIGEST_HEADER: written.fingerprint}
         with processes.lock(self.address):
-            if record is None:
-                self.metadata_bucket.delete([self.metadata_key])
-            else:
+            if record is not None:
                 facts[_RUN_ID] = str(record.get("run_id", ""))
                 own = self._own_record(self.bucket.head(self.key))
                 own = own and {**own, "superseded": None}
                 self.write_record({**record, "superseded": own} if own else record)
             user_metadata = {**self.upload_options.get("Metadata", {}), **facts}
             etag = self.bucket.put_file(self.key, written.path, {**self.upload_options, "Metadata": user_metadata})
-        self.entry().adopt(written.path, etag, written.size_bytes)
+            if record is None:  # the former record is not that of the new object, and is recognised until it is gone
+                self.metadata_bucket.delete([self.metadata_key])
+        if etag is not None:
+            self.entry().adopt(written.path, etag, written.size_bytes)
 
     def read_record(self) -> Metadata | None:
         """Give the record of the present object. One HEAD, one GET."""
@@ -183,7 +184,7 @@ class S3PrefixStore(_S3Store):
     changes_in_steps = True
 
     def exists(self) -> bool:
-        """Say whether there is an object, and no marker. One listing of the first hundred keys."""
+        """Say whether there is an object, and no marker. One listing of the first thousand keys."""
         found = False
         for item in self.bucket.listing(self.key):
             if item.key == self._unfinished_key:
@@ -236,15 +237,21 @@ class S3PrefixStore(_S3Store):
             remote = {item.key: item.etag for item in self.bucket.listing(self.key) if self._is_data(item)}
             if record is None:
                 self.metadata_bucket.delete([self.metadata_key])
+            sent: dict[str, str | None] = {}
             for name, path in local.items():
-                if remote.pop(f"{self.key}{name}", None) != etag_of(path):
-                    self.bucket.put_file(f"{self.key}{name}", path, self.upload_options)
+                etag = remote.pop(f"{self.key}{name}", None)
+                is_unchanged = etag is not None and etag == etag_of(path)
+                sent[name] = (
+                    etag if is_unchanged else self.bucket.put_file(f"{self.key}{name}", path, self.upload_options)
+                )
             self.bucket.delete(remote)
-            fingerprint = self._fingerprint_of(self._listed())
+            present = self._entries(self._listed())
+            fingerprint = files.digest_of_entries(present)
             if record is not None:
                 self.write_record({**record, "output": {**record["output"], "fingerprint": fingerprint}})
             self.bucket.delete([self._unfinished_key])
-        self.entry().adopt(written.path, fingerprint, written.size_bytes)
+        if {entry.name: entry.digest for entry in present} == sent:  # nobody else has written there meanwhile
+            self.entry().adopt(written.path, fingerprint, written.size_bytes)
 
     def _listed(self) -> list[ObjectFacts]:
         return [item for item in self.bucket.listing(self.key) if self._is_data(item)]
@@ -254,9 +261,15 @@ class S3PrefixStore(_S3Store):
 
     def read_record(self) -> Metadata | None:
         """Give the record of the present objects. One listing, one GET."""
-        if not self.exists():
+        items = list(self.bucket.listing(self.key))
+        if not items or any(item.key == self._unfinished_key for item in items):
             return None
-        return self._stored_record()
+        record = self._stored_record()
+        output = None if record is None else record.get("output")
+        if not isinstance(output, dict) or "fingerprint" not in output:
+            return record  # written by hand: it names no data
+        is_own = output["fingerprint"] == self._fingerprint_of([item for item in items if self._is_data(item)])
+        return record if is_own else None
 
     def fingerprint(self) -> str:
         """Give one digest over names, sizes and ETags. One listing."""

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from superluigi.errors import TargetNotFoundError
+from superluigi.storage import files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from superluigi.storage import files
     from superluigi.targets.metadata import Metadata
 
 
@@ -36,6 +36,14 @@ class Written:
     fingerprint: str
     stamp: str
     entries: tuple[files.Entry, ...] | None
+    inside: str | None = None
+
+    def is_untouched(self) -> bool:
+        """Say whether these very bytes are still where they were written: they were not published, nor swapped."""
+        try:
+            return files.changed_stamp(self.path, leave_out=self.inside) == self.stamp
+        except OSError:
+            return False
 
     def facts(self, contents_limit: int) -> Metadata:
         """Give them as the lineage record holds them."""
