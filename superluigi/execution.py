@@ -275,7 +275,7 @@ class _Execution:
     def _publish_staged(self, staged: list[StagedOutput], record: Metadata) -> None:
         if self.folder is None or not staged:
             return
-        steps = tuple((output.target.store, output.check(), {**record, "output": output.facts()}) for output in staged)
+        steps = tuple((output.store, output.check(), {**record, "output": output.facts()}) for output in staged)
         guard = self.task.guard_of([output.target for output in staged])
         stores = tuple(store for store, _, _ in steps)
         guard_store = None if guard is None else guard.store

@@ -8,6 +8,7 @@ import inspect
 import pickle
 import re
 
+import luigi
 import pytest
 from luigi.parameter import MissingParameterException
 
@@ -180,7 +181,10 @@ def test_failed_tasks_are_named_each_with_its_reason(count: int, shown: str) -> 
     ids=["message", "no-message", "text-alone"],
 )
 def test_the_reason_of_a_failure_is_its_exception_or_the_last_line(error: Exception | None, reason: str) -> None:
-    failure = TaskFailure.of("T()", error, "Traceback:\n  line 1\nOSError: the last line\n")
+    class T(luigi.Task):
+        hidden = luigi.Parameter(default="secret", visibility=luigi.parameter.ParameterVisibility.PRIVATE)
+
+    failure = TaskFailure.of(T(), error, "Traceback:\n  line 1\nOSError: the last line\n")
 
     assert (failure.task, failure.reason, failure.exception) == ("T()", reason, error)
 

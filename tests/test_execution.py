@@ -120,7 +120,7 @@ def test_run_is_handed_what_it_declares(function, expected, run, tmp_path):
 
 
 @pytest.mark.parametrize("function", [takes_nothing, takes_metadata, takes_positions])
-def test_a_run_that_could_not_write_to_its_output_path_is_refused_before_it_runs(function, tmp_path):
+def test_a_run_that_does_not_declare_its_output_path_is_told_so(function, tmp_path):
     class Ignores(Base):
         pass
 
@@ -131,7 +131,7 @@ def test_a_run_that_could_not_write_to_its_output_path_is_refused_before_it_runs
 
     assert str(tmp_path / "out.txt") in str(caught.value)
     assert "derive from TaskWithMetadata" in str(caught.value)
-    assert list(tmp_path.iterdir()) == []
+    assert not list(tmp_path.glob("*out.txt*"))
 
 
 OFFERS = {
@@ -950,7 +950,7 @@ def test_several_outputs_that_were_published_in_part_do_not_count(target_classes
 def test_a_marker_in_s3_keeps_several_outputs_from_counting(bucket, s3_server, tmp_path):
     class Two(AtomicTaskWithMetadata):
         def output(self):
-            return [S3ObjectTarget(bucket, "first"), LocalFileTarget(tmp_path / "second")]
+            return [S3ObjectTarget(bucket, "first"), S3ObjectTarget(bucket, "second")]
 
         def run(self, output_path):
             for path in output_path:
@@ -958,7 +958,7 @@ def test_a_marker_in_s3_keeps_several_outputs_from_counting(bucket, s3_server, t
 
     run_task(Two())
     listed = s3_server.client().list_objects_v2(Bucket=bucket)["Contents"]
-    assert [item["Key"] for item in listed] == ["first", "first.metadata.json"]
+    assert [item["Key"] for item in listed] == ["first", "first.metadata.json", "second", "second.metadata.json"]
     assert Two().complete()
 
     Two().output()[0].store.mark("a run")
@@ -1223,3 +1223,55 @@ def test_an_asynchronous_generator_as_run_is_refused_before_it_runs(tmp_path: Pa
 
     with pytest.raises(TaskFailedError, match="asynchronous generator, which Luigi cannot drive"):
         run_task(Waiting())
+
+
+def test_an_early_failure_leaves_the_marker_of_the_run_before_it(tmp_path: Path) -> None:
+    class Half(TaskWithMetadata):
+        fails_early = False
+
+        def output(self):
+            return LocalFileTarget(tmp_path / "half.txt")
+
+        def run(self, metadata):
+            if not Half.fails_early:
+                (tmp_path / "half.txt").write_text("half")
+            raise RuntimeError
+
+    for Half.fails_early in (False, True):
+        with pytest.raises(TaskFailedError):
+            run_task(Half())
+
+        assert not Half().complete()
+
+
+def test_outputs_in_a_set_are_guarded_by_the_same_one_each_time(tmp_path: Path) -> None:
+    class Several(AtomicTaskWithMetadata):
+        def output(self):
+            return {LocalFileTarget(tmp_path / f"{number}.txt") for number in range(6)}
+
+        def run(self, output_path):
+            for path in output_path:
+                path.write_text("x")
+
+    run_task(Several())
+    Several().guard_of(list(Several().output())).store.mark("a run")
+
+    assert {Several().complete() for _ in range(20)} == {False}
+
+
+def test_a_relative_output_path_is_handed_over_absolute(tmp_path: Path) -> None:
+    class Elsewhere(AtomicTaskWithMetadata):
+        def output(self):
+            return LocalFileTarget("deep/out.txt")
+
+        def run(self, output_path):
+            os.chdir("/")
+            output_path.write_text("x")
+
+    try:
+        run_task(Elsewhere())
+    finally:
+        os.chdir(tmp_path)
+
+    assert (tmp_path / "deep" / "out.txt").read_text() == "x"
+    assert not list((tmp_path / "deep").glob(".*"))

@@ -169,7 +169,9 @@ class LocalStore:
             record = metadata.decode(self.metadata_path.read_bytes())
         except OSError:
             return None
-        superseded = None if record is None else record.pop("superseded", None)
+        if record is None or ("superseded" in record and "output" not in record):  # damaged, or another program's
+            return None
+        superseded = record.pop("superseded", None)
         return next((found for found in (record, superseded) if isinstance(found, dict) and self._is_of(found)), None)
 
     def _is_of(self, record: Metadata) -> bool:

@@ -85,6 +85,7 @@ class StagedOutput:
 
     def __init__(self, target: Target, folder: Path) -> None:
         self.target = target
+        self.store = target.store  # fixed now: a run may change the working directory
         self.path = folder / target.name
         self._written: Written | None = None
         if target.shape is Shape.FOLDER:
@@ -110,7 +111,7 @@ class StagedOutput:
 
     def publish(self, record: Metadata | None) -> None:
         """Put data and record in place. Checks first, if that was not done."""
-        self.target.store.publish(self.check(), record)
+        self.store.publish(self.check(), record)
 
 
 def facts_of(target: Target) -> Metadata:
