@@ -131,7 +131,16 @@ def test_a_run_that_does_not_declare_its_output_path_is_told_so(function, tmp_pa
 
     assert str(tmp_path / "out.txt") in str(caught.value)
     assert "derive from TaskWithMetadata" in str(caught.value)
-    assert not list(tmp_path.glob("*out.txt*"))
+    assert leftovers(tmp_path) == []
+
+
+def test_the_users_own_error_comes_before_a_missing_output_path(tmp_path):
+    class Broken(Base):
+        def run(self):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_task(Broken(folder=str(tmp_path)), raise_exception=True)
 
 
 OFFERS = {

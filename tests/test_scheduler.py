@@ -336,7 +336,9 @@ def test_a_run_of_a_crowded_graph_goes_as_with_luigi(seed):
 
 def _lines_executed(size: int, kind: dict[str, Any]) -> int:
     """Give how many lines of Python the scheduler executes while a worker runs the first tasks of a graph."""
-    scheduler = Scheduler(resources={"db": 1}, retry_delay=0.0, retry_count=3, prune_on_get_work=True)
+    scheduler = Scheduler(
+        resources={"db": 1}, retry_delay=0.0, retry_count=3, prune_on_get_work="worker_of" not in kind
+    )
     scheduler.add_worker(worker="w", info={"workers": 2})
     if "batchable" in kind:
         scheduler.add_task_batcher(worker="w", task_family="F", batched_args=["day"], max_batch_size=3)
@@ -344,8 +346,9 @@ def _lines_executed(size: int, kind: dict[str, Any]) -> int:
         scheduler.add_task(worker="w", task_id="root", status=kind["root"])
     for number in range(size):
         params = {"day": str(number), "place": str(number // 2)}
-        arguments = {name: value for name, value in kind.items() if name not in ("root", "fails")}
-        scheduler.add_task(worker="w", task_id=_name(number), family="F", params=params, **arguments)
+        arguments = {name: value for name, value in kind.items() if name not in ("root", "fails", "worker_of")}
+        worker = kind["worker_of"](number) if "worker_of" in kind and number >= 40 else "w"
+        scheduler.add_task(worker=worker, task_id=_name(number), family="F", params=params, **arguments)
     scheduler.count_pending(worker="w")
     lines = 0
     running: list[str] = []
@@ -401,6 +404,12 @@ def test_a_call_costs_no_more_in_a_larger_graph(kind):
     small, large = _lines_executed(100, kind), _lines_executed(2_000, kind)
 
     assert large < 1.2 * small
+
+
+def test_a_call_costs_no_more_among_many_workers_with_tasks_of_their_own():
+    lines = [_lines_executed(size, {"worker_of": "w{}".format}) for size in (100, 2_000)]
+
+    assert lines[1] < 1.2 * lines[0]
 
 
 def test_priority_climbs_a_chain_that_is_too_deep_for_recursion():

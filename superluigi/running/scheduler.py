@@ -105,7 +105,8 @@ class State(luigi.scheduler.SimpleTaskState):
         self._facts: dict[str, _Facts] = {}
         self._touched: set[_Facts] = set()
         self._downstream: defaultdict[str, set[_Facts]] = defaultdict(set)
-        self._alike: dict[tuple[Any, ...], _Queue] = {}  # tasks that differ for get_work in their rank alone
+        # Tasks that differ for get_work in their rank alone stand in one queue: by worker, and None for all of them.
+        self._alike: defaultdict[str | None, dict[tuple[Any, ...], _Queue]] = defaultdict(dict)
         self._batches: dict[tuple[Any, ...], _Queue] = {}  # tasks that may run in one batch
         self._batched_names: defaultdict[str, set[str]] = defaultdict(set)  # by family, of all workers
         self._deadlines: list[tuple[float, int, _Facts]] = []
@@ -252,7 +253,10 @@ class State(luigi.scheduler.SimpleTaskState):
         if facts.entry is None or key != facts.key:
             facts.key = key
             facts.entry = (*key[2:], facts)
-            self._alike.setdefault(alike, _Queue()).push(facts.entry)
+            queue = self._alike[None].setdefault(alike, _Queue())
+            queue.push(facts.entry)
+            for worker in workers:
+                self._alike[worker][alike] = queue
             if batch:
                 self._batches.setdefault(batch, _Queue()).push(facts.entry)
 
@@ -347,12 +351,12 @@ class State(luigi.scheduler.SimpleTaskState):
 
     def _heads(self, count: int, worker_id: str | None = None) -> Iterator[Entry]:
         """Give the first of each kind of ready tasks, of all or of one worker."""
-        for alike, queue in tuple(self._alike.items()):
-            if worker_id is None or worker_id in alike[1]:
-                heads = queue.first(count)
-                yield from heads
-                if not heads:
-                    del self._alike[alike]
+        kinds = self._alike[worker_id]
+        for alike, queue in tuple(kinds.items()):
+            heads = queue.first(count)
+            yield from heads
+            if not heads:
+                del kinds[alike]
 
     def _mates(self, best: Entry, worker_id: str, accept: Callable[[Task], bool] = lambda _: True) -> list[Entry]:
         """Give a task, and those behind it that a worker may run in one batch with it; nothing if it runs alone."""
