@@ -133,3 +133,17 @@ def bucket(s3_server: EmbeddedS3, local_data_dir: Path) -> Iterator[str]:
 def s3(bucket: str, s3_server: EmbeddedS3) -> S3:
     """The bucket of the test, with short ways to fill it and to look into it."""
     return S3(bucket, s3_server)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say at how many points runs were killed; the tests count them, and pytest does not show what passed."""
+    points = [
+        value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", None) == "call"
+        for name, value in report.user_properties
+        if name == "kill_points"
+    ]
+    if points:
+        terminalreporter.write_line(f"killed at {sum(points)} points in {len(points)} scenarios")
