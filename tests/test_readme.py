@@ -83,7 +83,7 @@ def test_each_command_stands_once_as_one_line_that_does_its_own_set_up(name: str
 
     assert len(commands) == 1
     assert README.count(f"<!-- {name}-command -->") == 1
-    assert commands[0].startswith("python3 -m venv .venv && .venv/bin/pip install ")
+    assert commands[0].startswith("python3 -m venv --upgrade-deps .venv && .venv/bin/pip install ")
     assert README.index(commands[0]) < README.index("\n## ")
 
 
