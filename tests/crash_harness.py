@@ -134,11 +134,16 @@ def listed(answer) -> list[str]:
     return answer if isinstance(answer, list) else [f"the look broke off: {answer}"]
 
 
-def run(kind: str, with_label: str, force: bool) -> None:
+def pipeline(kind: str, mode: str) -> list[Stage]:
+    """Give the tasks, the root last: on a first run the one, over older output two, so that inputs are read, too."""
+    return [Source(kind=kind)] if mode == "first" else [Source(kind=kind), Sink(kind=kind)]
+
+
+def run(kind: str, mode: str, with_label: str, force: bool) -> None:
     global label  # noqa: PLW0603  (what the tasks of this process write)
     label = with_label
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        run_task(Sink(kind=kind), force_upstream=force)
+        run_task(pipeline(kind, mode)[-1], force_upstream=force)
 
 
 def uses_s3(kind: str) -> bool:
@@ -153,22 +158,22 @@ def prepare(kind: str, mode: str) -> None:
         bucket = Bucket(BUCKET)
         bucket.delete(item.key for item in bucket.listing(""))
     if mode == "forced":
-        run(kind, "old", force=False)
+        run(kind, mode, "old", force=False)
 
 
 def crash(kind: str, mode: str, kill_at: int) -> list[str]:
     prepare(kind, mode)
     count_steps(kill_at)
-    run(kind, "new", force=mode == "forced")
+    run(kind, mode, "new", force=mode == "forced")
     return []
 
 
 def examine(kind: str, mode: str) -> list[str]:
     """Look, let a plain run heal, look again."""
-    violations = look(kind, must_exist=mode == "forced")
-    run(kind, "new", force=False)
-    violations += look(kind, must_exist=True) + leftovers(kind)
-    if not all(task.complete() for task in (Source(kind=kind), Sink(kind=kind))):
+    violations = look(kind, mode, must_exist=mode == "forced")
+    run(kind, mode, "new", force=False)
+    violations += look(kind, mode, must_exist=True) + leftovers(kind)
+    if not all(task.complete() for task in pipeline(kind, mode)):
         violations.append("the healing run did not complete")
     return violations
 
@@ -185,10 +190,10 @@ def content_label(path: Path) -> str:
     return text[:3] if text == text[:3] * 1000 and text else f"not whole: {len(text)} bytes"
 
 
-def look(kind: str, must_exist: bool) -> list[str]:
+def look(kind: str, mode: str, must_exist: bool) -> list[str]:
     """Give every promise that is broken in what lies there now."""
     violations = []
-    for task in (Source(kind=kind), Sink(kind=kind)):
+    for task in pipeline(kind, mode):
         labels = set()
         output = task.output()
         for target in output if isinstance(output, list) else [output]:
