@@ -1,16 +1,19 @@
 """Nested values, and the graph of tasks: walked without recursion, each task visited once.
 
 Nothing here knows what a task does. The invariant: every function takes time that grows with tasks plus edges,
-and none of them recurses along the graph.
+and none of them recurses along the graph. What a task of ours requires is asked of it once, and remembered until
+a task class is defined or changed, or `forget` is called; `identity` remembers its ids in the same place.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import luigi
 from luigi.task import flatten
+from luigi.task_register import Register
 
 from superluigi.errors import CycleError, TaskTypeError
 
@@ -64,20 +67,75 @@ def _key(key: object) -> str | int:
     return key if isinstance(key, str) or type(key) is int else f"{type(key).__name__}:{key}"
 
 
+# What is remembered of tasks
+
+_NOTHING: tuple[object, dict[str, Any]] = (None, {})
+
+_generation = object()
+_of_classes: weakref.WeakKeyDictionary[type, tuple[object, dict[str, Any]]] = weakref.WeakKeyDictionary()
+
+
+def forget() -> None:
+    """Let everything that is remembered of tasks be found anew: a class was defined or changed, or a run begins."""
+    global _generation  # noqa: PLW0603  (one for the process is the point)
+    _generation = object()
+
+
+def remembered(bearer: Any) -> dict[str, Any]:
+    """Give what is remembered of a task, or of a class of tasks; empty once `forget` was called.
+
+    Also once a task class was defined, ours or Luigi's. A task bears it itself; a class does not, as it would travel
+    along where a class is pickled by value.
+    """
+    registered = Register._reg  # noqa: SLF001  (Luigi tells no other way that a class was defined)
+    now = _generation, len(registered), registered[-1]
+    is_class = isinstance(bearer, type)
+    known: tuple[object, dict[str, Any]]
+    known = _of_classes.get(bearer, _NOTHING) if is_class else bearer.__dict__.get("_remembered", _NOTHING)
+    when, facts = known
+    if when != now:
+        facts = {}
+        if is_class:
+            _of_classes[bearer] = now, facts
+        else:
+            bearer.__dict__["_remembered"] = now, facts
+    return facts
+
+
+def is_ours(task: luigi.Task) -> bool:
+    """Say whether the task is one of Super Luigi's, with an id of its own."""
+    return hasattr(task, "luigi_task_id")
+
+
+# The graph of tasks
+
+
+def requires(task: luigi.Task) -> Any:
+    """Give what `requires()` gives, an iterator as a list. Calls it once for a task of ours, and remembers."""
+    if not is_ours(task):
+        return task.requires()
+    facts = remembered(task)
+    if "requires" not in facts:
+        nested = task.requires()
+        facts["requires"] = list(nested) if isinstance(nested, Iterator) else nested
+    return facts["requires"]
+
+
 def required(task: luigi.Task) -> list[tuple[Role, luigi.Task]]:
     """Give the tasks that a task requires, with the role that each plays.
 
-    Calls `requires()` once; what `_requires()` or `deps()` add where a class overrides them comes last, without
-    a role.
+    What `_requires()` or `deps()` add where a class overrides them comes last, without a role.
 
     Raises:
         TaskTypeError: something that is required is no task.
     """
-    found = list(leaves(task.requires()))
+    found = list(leaves(requires(task)))
     cls = type(task)
-    if cls.deps is not luigi.Task.deps or cls._requires is not luigi.Task._requires:  # noqa: SLF001
+    adds = cls.deps not in (luigi.Task.deps, upstream_of)
+    if adds or cls._requires is not luigi.Task._requires:  # noqa: SLF001
         known = {id(upstream) for _, upstream in found}
-        found += [((None,), extra) for extra in flatten(task.deps()) if id(extra) not in known]
+        extras = flatten(task.deps() if adds else task._requires())  # noqa: SLF001
+        found += [((None,), extra) for extra in extras if id(extra) not in known]
     for _, upstream in found:
         check_is_task(upstream, task)
     return found

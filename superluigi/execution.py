@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import luigi
 from luigi.task_register import Register
 
-from superluigi import dag, identity, provenance
+from superluigi import dag, provenance
 from superluigi.errors import (
     MissingOutputError,
     RunSignatureError,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _running: contextvars.ContextVar[tuple[int, ...]] = contextvars.ContextVar("superluigi_running", default=())
 
-_LUIGI_INTERNALS = frozenset({"_unconsumed_params", "_namespace_at_class_time"})
+_INTERNALS = frozenset({"_unconsumed_params", "_namespace_at_class_time"})  # Luigi's; they change no parameter
 
 
 class TaskRegister(Register):
@@ -62,8 +62,8 @@ class TaskRegister(Register):
         super().__setattr__(name, value)
         if name == "run":
             _wrap_run(cls)
-        if name not in _LUIGI_INTERNALS:
-            identity.forget()
+        if name not in _INTERNALS:
+            dag.forget()
 
 
 def _is_former(known: type, cls: type) -> bool:
@@ -172,7 +172,7 @@ class _Execution:
         """Give the private input paths and what the record says of them, both as nested as `requires()`."""
         if not self.has_record:
             return None, None
-        return self._read(self.task.requires(), with_copies="input_path" in self.declared)
+        return self._read(dag.requires(self.task), with_copies="input_path" in self.declared)
 
     def _received(self, required: Any, targets: Any) -> Any:
         """Give what the user's generator is sent for the tasks that it yielded."""

@@ -14,8 +14,6 @@ import json
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from luigi.task_register import Register
-
 from superluigi import dag
 
 if TYPE_CHECKING:
@@ -23,20 +21,11 @@ if TYPE_CHECKING:
 
 _LENGTH = 32
 
-_generation = object()
-
-
-def forget() -> None:
-    """Let all ids be computed anew: a class was defined or changed, or a run begins."""
-    global _generation  # noqa: PLW0603  (one counter for the process is the point)
-    _generation = object()
-
-
 def task_id(task: luigi.Task) -> str:
     """Give 32 hex characters over family, significant public parameters, `__version__`, and the ids upstream.
 
     A plain Luigi task upstream counts with Luigi's own id. Calls `requires()` once per task upstream, and not
-    again until `forget` is called or a task class is defined.
+    again until `dag.forget` is called or a task class is defined.
 
     Raises:
         CycleError: tasks require each other in a circle.
@@ -63,7 +52,7 @@ def compute_all(task: luigi.Task) -> dict[luigi.Task, Exception]:
     broken: dict[_Node, Exception] = {}
 
     def edges(node: _Node) -> list[_Node]:
-        if not is_ours(node.task) or _remembered(node.task) is not None:
+        if not dag.is_ours(node.task) or _remembered(node.task) is not None:
             return []
         try:
             roles[node] = dag.required(node.task)
@@ -87,8 +76,8 @@ def compute_all(task: luigi.Task) -> dict[luigi.Task, Exception]:
 
 
 def remember(task: luigi.Task, value: str) -> None:
-    """Take this as the task's id until the next `forget`."""
-    task.__dict__["_remembered_id"] = (_now(), value)
+    """Take this as the task's id until the next `dag.forget`."""
+    dag.remembered(task)["id"] = value
 
 
 def is_known(task: luigi.Task) -> bool:
@@ -97,19 +86,7 @@ def is_known(task: luigi.Task) -> bool:
 
 
 def _remembered(task: luigi.Task) -> str | None:
-    when, value = task.__dict__.get("_remembered_id", (None, None))
-    return value if when == _now() else None
-
-
-def _now() -> tuple[object, int, object]:
-    """Give what changes with `forget`, and with every definition of a task class, ours or Luigi's."""
-    registered = Register._reg  # noqa: SLF001  (Luigi tells no other way that a class was defined)
-    return _generation, len(registered), registered[-1]
-
-
-def is_ours(task: luigi.Task) -> bool:
-    """Say whether the task has an id of ours, not Luigi's."""
-    return hasattr(task, "luigi_task_id")
+    return dag.remembered(task).get("id")
 
 
 def _compute(task: luigi.Task, upstream: list[tuple[dag.Role, str]]) -> str:

@@ -20,7 +20,7 @@ from luigi.interface import core
 from luigi.setup_logging import InterfaceLogging
 
 from superluigi import config as configuration
-from superluigi import dag, identity, provenance
+from superluigi import dag, provenance
 from superluigi.errors import (
     ConfigError,
     MissingParameterError,
@@ -78,7 +78,7 @@ def run_task(
     _check_arguments(num_workers=num_workers, raise_exception=raise_exception, log_level=log_level)
     with configuration.applied(config, config_file), _logging(log_level):
         roots = _roots(task)
-        identity.forget()
+        dag.forget()
         forcing = plan_forcing(
             roots,
             force=force,
@@ -96,7 +96,7 @@ def run_task(
             as_local = local_output or force_local_download
             paths = [_output_paths(root, as_local=as_local, force=force_local_download) for root in roots]
         finally:
-            identity.forget()
+            dag.forget()
         for path in paths:
             for _, place in dag.leaves(path):
                 print(f"Output: {place}")

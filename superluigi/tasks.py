@@ -53,6 +53,19 @@ class Task(luigi.Task, metaclass=TaskRegister):
         """The same as `task_id`."""
         return self.task_id
 
+    deps = dag.upstream_of
+
+    @classmethod
+    def get_params(cls) -> list[tuple[str, luigi.Parameter]]:
+        """Give the parameters with their names, in Luigi's order; looked for once per class.
+
+        And again once a class of tasks was defined or changed: Luigi looks through all attributes at every call.
+        """
+        facts = dag.remembered(cls)
+        if "params" not in facts:
+            facts["params"] = super().get_params()
+        return list(facts["params"])
+
     def initialized(self) -> bool:
         """Say whether Luigi's constructor was called; asks nothing of `requires()`."""
         return self._is_constructed
@@ -72,7 +85,7 @@ class Task(luigi.Task, metaclass=TaskRegister):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave behind the id, which only this process remembers, and Luigi's scheduler, which a running task holds."""
-        state = {name: value for name, value in self.__dict__.items() if name != "_remembered_id"}
+        state = {name: value for name, value in self.__dict__.items() if name != "_remembered"}
         return {**state, **dict.fromkeys(state.keys() & _LENT_BY_THE_WORKER)}
 
     def complete(self) -> bool:

@@ -27,6 +27,7 @@ from superluigi import (
     Task,
     TaskTypeError,
     TaskWithMetadata,
+    dag,
     identity,
     run_task,
 )
@@ -171,7 +172,7 @@ def test_whatever_the_parameters_and_roles_are_the_id_is_32_hex_characters_and_s
     required = {role: Raw(name=name) for role, name in names.items()}
 
     first = root(required).task_id
-    identity.forget()
+    dag.forget()
 
     assert root(required).task_id == first
     assert set(first) <= set("0123456789abcdef")
@@ -525,7 +526,7 @@ def test_a_task_survives_pickling_and_is_the_same() -> None:
 
     assert copy == task
     assert hash(copy) == hash(task)
-    assert "_remembered_id" not in vars(copy)
+    assert "_remembered" not in vars(copy)
     assert copy.task_id == known
 
 

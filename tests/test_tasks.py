@@ -670,7 +670,7 @@ def test_a_task_pickles_without_what_this_process_remembers():
 
     revived = pickle.loads(pickle.dumps(task))
 
-    assert "_remembered_id" not in revived.__dict__
+    assert "_remembered" not in revived.__dict__
     assert revived == task
     assert hash(revived) == hash(task)
     assert revived.task_id == expected

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import luigi
 import luigi.worker
-from luigi import scheduler
 from luigi.event import Event
 from luigi.task_status import DONE, FAILED, UNKNOWN
 from luigi.worker import ContextManagedTaskProcess, TaskStatusReporter, TracebackWrapper
@@ -29,6 +28,7 @@ from luigi.worker import ContextManagedTaskProcess, TaskStatusReporter, Tracebac
 from superluigi import config as configuration
 from superluigi import dag, identity, provenance
 from superluigi.errors import CycleError, TaskFailure
+from superluigi.running.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from superluigi.planning import Forcing
@@ -241,7 +241,7 @@ class Worker(luigi.worker.Worker):
 
         The id cannot be told if `requires()` fails, of the task itself or of one upstream. Such a task must not run.
         """
-        if identity.is_ours(task) and not identity.is_known(task):
+        if dag.is_ours(task) and not identity.is_known(task):
             for broken, error in identity.compute_all(task).items():
                 identity.remember(broken, identity.luigi_id(broken))
                 self._without_id[broken] = error
@@ -301,9 +301,9 @@ class Factory:
         self._run = run
         self.worker: Worker | None = None
 
-    def create_local_scheduler(self) -> scheduler.Scheduler:
+    def create_local_scheduler(self) -> Scheduler:
         """Give the scheduler of a run without a central one."""
-        return scheduler.Scheduler(prune_on_get_work=True, record_task_history=False)
+        return Scheduler(prune_on_get_work=True, record_task_history=False)
 
     def create_remote_scheduler(self, url: str) -> Any:
         """Give the connection to a central scheduler."""
