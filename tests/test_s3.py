@@ -39,6 +39,7 @@ from superluigi import (
     TargetNotFoundError,
 )
 from superluigi.storage import s3 as storage_s3
+from superluigi.storage import s3_errors, transfers
 from superluigi.storage.s3 import MULTIPART_THRESHOLD_BYTES, PART_BYTES, Bucket, ObjectFacts, etag_of
 from superluigi.targets.publishing import StagedOutput
 
@@ -369,9 +370,9 @@ def test_the_etag_that_we_compute_is_that_of_the_server(s3: S3, tmp_path: Path, 
     path = tmp_path / "large"
     path.write_bytes(b"0123456789abcdef" * (size_bytes // 16) + b"x" * (size_bytes % 16))
     ours = Bucket(s3.bucket)
-    given_back = ours.put_file("large", path, {})
+    given_back = transfers.upload(ours, {"large": path}, {})["large"]
     facts = ours.head("large")
-    is_whole = ours.get_file(facts, tmp_path / "back")
+    is_whole = transfers.download(ours, [(facts, tmp_path / "back")])
 
     assert given_back == facts.etag == etag_of(path)
     assert ("-" in facts.etag) == (size_bytes >= MULTIPART_THRESHOLD_BYTES)
@@ -403,7 +404,7 @@ def test_a_multipart_upload_that_fails_leaves_no_parts(s3: S3, tmp_path: Path) -
 
     ours.client().meta.events.register("before-send.s3.UploadPart", failing)
     with pytest.raises(StoreUnavailableError, match="connection failed"):
-        ours.put_file("large", path, {})
+        transfers.upload(ours, {"large": path}, {})
 
     assert s3.client().list_multipart_uploads(Bucket=s3.bucket).get("Uploads", []) == []
     assert s3.keys() == []
@@ -412,7 +413,7 @@ def test_a_multipart_upload_that_fails_leaves_no_parts(s3: S3, tmp_path: Path) -
 def test_downloading_what_is_not_there_is_not_found(s3: S3, tmp_path: Path) -> None:
     for size_bytes in (3, MULTIPART_THRESHOLD_BYTES):
         with pytest.raises(TargetNotFoundError, match="absent"):
-            Bucket(s3.bucket).get_file(ObjectFacts("absent", size_bytes, "1"), tmp_path / "a")
+            transfers.download(Bucket(s3.bucket), [(ObjectFacts("absent", size_bytes, "1"), tmp_path / "a")])
 
     assert list(tmp_path.iterdir()) == []
 
@@ -428,7 +429,7 @@ def test_downloading_what_is_not_there_is_not_found(s3: S3, tmp_path: Path) -> N
 )
 def test_bytes_that_are_not_those_that_were_told_are_not_kept(s3: S3, tmp_path: Path, expected: ObjectFacts) -> None:
     s3.put("a.csv", b"old")
-    is_whole = Bucket(s3.bucket).get_file(expected, tmp_path / "a")
+    is_whole = transfers.download(Bucket(s3.bucket), [(expected, tmp_path / "a")])
 
     assert is_whole is False
     assert list(tmp_path.iterdir()) == []
@@ -440,8 +441,8 @@ def test_an_etag_that_is_no_md5_is_accepted_after_a_second_look(s3: S3, tmp_path
     listed = next(iter(Bucket(s3.bucket).listing("a.csv")))
 
     assert facts.md5 is None
-    assert Bucket(s3.bucket).get_file(facts, tmp_path / "a") is True
-    assert Bucket(s3.bucket).get_file(listed, tmp_path / "b") is True
+    assert transfers.download(Bucket(s3.bucket), [(facts, tmp_path / "a")])
+    assert transfers.download(Bucket(s3.bucket), [(listed, tmp_path / "b")])
 
 
 @pytest.mark.parametrize("is_prefix", [False, True], ids=["object", "prefix"])
@@ -489,7 +490,8 @@ def test_an_object_that_is_always_another_is_a_clear_error(s3: S3) -> None:
 def test_a_prefix_that_changes_during_its_download_is_downloaded_anew(s3: S3, change: str) -> None:
     s3.put("data/a.csv", b"old")
     s3.put("data/b.csv", b"old")
-    target = S3PrefixTarget(s3.bucket, "data", config=Config(user_agent_extra=change))
+    one_by_one = Config(user_agent_extra=change, max_pool_connections=1)
+    target = S3PrefixTarget(s3.bucket, "data", config=one_by_one)
     left = [True]
 
     def changing(**_: object) -> None:
@@ -940,7 +942,7 @@ STATUSES = [
 
 
 def test_every_row_of_the_table_of_codes_is_tried_here() -> None:
-    assert {code for code, _ in CODES} | {str(status) for status, _ in STATUSES} == set(storage_s3._BY_CODE)
+    assert {code for code, _ in CODES} | {str(status) for status, _ in STATUSES} == set(s3_errors._BY_CODE)
 
 
 @pytest.mark.parametrize(("code", "error_cls"), CODES, ids=[code for code, _ in CODES])
@@ -950,8 +952,8 @@ def test_what_the_store_answers_is_told_in_our_words(server: Answers, code: str,
         server.bucket().put_bytes("data/a.csv", b"", {})
 
     assert type(caught.value) is error_cls
-    assert str(caught.value).startswith(f"s3://bucket/data/a.csv: {storage_s3._BY_CODE[code][1]} (told by the store)")
-    assert storage_s3._BY_CODE[code][2] in str(caught.value)
+    assert str(caught.value).startswith(f"s3://bucket/data/a.csv: {s3_errors._BY_CODE[code][1]} (told by the store)")
+    assert s3_errors._BY_CODE[code][2] in str(caught.value)
     assert (caught.value.operation, caught.value.address) == ("PutObject", "s3://bucket/data/a.csv")
     assert (caught.value.tries, caught.value.request_id) == (1, "4711")
     assert isinstance(caught.value.__cause__, botocore.exceptions.ClientError)
@@ -966,7 +968,7 @@ def test_an_answer_without_a_body_is_told_by_its_status(
         server.bucket().head("data/a.csv")
 
     assert type(caught.value) is error_cls
-    assert storage_s3._BY_CODE[str(status)][1] in str(caught.value)
+    assert s3_errors._BY_CODE[str(status)][1] in str(caught.value)
     assert caught.value.operation == "HeadObject"
 
 
@@ -1021,9 +1023,9 @@ def test_a_refused_deletion_and_a_refused_upload_of_parts_are_translated(server:
     with pytest.raises(AccessDeniedError, match="s3://bucket/a"):
         server.bucket().delete(["a"])
     with pytest.raises(AccessDeniedError, match="s3://bucket/large") as caught:
-        server.bucket().put_file("large", tmp_path / "large", {})
+        transfers.upload(server.bucket(), {"large": tmp_path / "large"}, {})
 
-    assert isinstance(caught.value.__cause__, boto3.exceptions.S3UploadFailedError)
+    assert isinstance(caught.value.__cause__, botocore.exceptions.ClientError)
     assert caught.value.request_id == "4711"
 
 
@@ -1100,7 +1102,7 @@ def made(error_cls: type[Exception]) -> Exception:
     "error_cls", every_error_of_theirs(), ids=lambda error_cls: f"{error_cls.__module__}.{error_cls.__name__}"
 )
 def test_no_error_of_botocore_passes_untranslated(error_cls: type[Exception]) -> None:
-    with pytest.raises(StorageError) as caught, Bucket("bucket")._translated("GetObject", "a.csv"):
+    with pytest.raises(StorageError) as caught, Bucket("bucket").translated("GetObject", "a.csv"):
         raise made(error_cls)
 
     assert str(caught.value).startswith("s3://bucket/a.csv: ")
@@ -1137,21 +1139,21 @@ CLASSES = {
 @pytest.mark.parametrize("name", CLASSES)
 def test_what_botocore_raises_is_told_in_our_words(name: str) -> None:
     error_cls = next(value for module in THEIRS if inspect.isclass(value := getattr(module, name, None)))
-    with pytest.raises(StorageError) as caught, Bucket("bucket")._translated("GetObject", "a.csv"):
+    with pytest.raises(StorageError) as caught, Bucket("bucket").translated("GetObject", "a.csv"):
         raise made(error_cls)
 
     assert type(caught.value) is CLASSES[name]
 
 
 def test_every_row_of_the_table_of_classes_names_a_class() -> None:
-    assert set(storage_s3._BY_CLASS) <= {error_cls.__name__ for error_cls in every_error_of_theirs()}
+    assert set(s3_errors._BY_CLASS) <= {error_cls.__name__ for error_cls in every_error_of_theirs()}
 
 
 @pytest.mark.parametrize(
     "error", [ZeroDivisionError("1"), OSError("2"), ConnectionError("3"), TargetNotFoundError("4")], ids=repr
 )
 def test_errors_that_are_not_theirs_pass_as_they_are(error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, Bucket("bucket")._translated("GetObject", "a.csv"):
+    with pytest.raises(type(error)) as caught, Bucket("bucket").translated("GetObject", "a.csv"):
         raise error
 
     assert caught.value is error

@@ -13,22 +13,17 @@ import hashlib
 import os
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from superluigi.errors import (
-    AccessDeniedError,
-    BucketNotFoundError,
-    ConfigError,
-    CredentialsError,
-    StorageError,
-    StoreUnavailableError,
-    SuperLuigiError,
-    TargetNotFoundError,
-)
-from superluigi.storage import files
+from superluigi import config
+from superluigi.errors import ConfigError, StorageError, SuperLuigiError
+from superluigi.storage import existence
+from superluigi.storage.concurrency import run_all
+from superluigi.storage.s3_errors import code_of, translation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from mypy_boto3_s3 import S3Client
@@ -40,6 +35,7 @@ _MAX_TRIES = 5
 _CONNECT_TIMEOUT_S = 10
 _READ_TIMEOUT_S = 30
 _KEYS_PER_DELETE = 1000
+_MAX_CONNECTIONS = 256  # places for connections, which are opened when needed; `max_concurrency` bounds how many
 
 # A change of these gives another client: tests and notebooks point them elsewhere within one process.
 _ENVIRONMENT = (
@@ -117,7 +113,7 @@ class Bucket:
         settings = self._settings()
         client = _clients.get(settings)
         if client is None:
-            with _clients_lock, self._translated("CreateClient", ""):
+            with _clients_lock, self.translated("CreateClient", ""):
                 client = _clients.get(settings)
                 if client is None:
                     client = _clients[settings] = _make_client(self.role_arn, dict(self.client_options))
@@ -136,11 +132,11 @@ class Bucket:
         Raises:
             BucketNotFoundError: the bucket is not there; asked once per bucket and process, after a first 404.
         """
-        with self._translated("HeadObject", key):
+        with self.translated("HeadObject", key):
             try:
                 answer = self.client().head_object(Bucket=self.name, Key=key)
             except Exception as error:
-                if _code(error) not in {"404", "NoSuchKey", "NotFound"}:
+                if code_of(error) not in {"404", "NoSuchKey", "NotFound"}:
                     raise
                 self._check_exists()
                 return None
@@ -150,78 +146,28 @@ class Bucket:
             key, answer["ContentLength"], etag, answer.get("Metadata", {}), is_encrypted_with_key=has_key
         )
 
+    def has(self, key: str) -> bool:
+        """Say whether an object is there. One HEAD."""
+        return self.head(key) is not None
+
     def get_bytes(self, key: str) -> bytes | None:
         """Give the bytes of a small object, None if there is none. One GET, and another if the answer breaks off."""
-        with self._translated("GetObject", key):
+        with self.translated("GetObject", key):
             for tries_left in reversed(range(_MAX_TRIES)):
                 try:
                     return bytes(self.client().get_object(Bucket=self.name, Key=key)["Body"].read())
                 except Exception as error:
-                    if _code(error) in {"404", "NoSuchKey", "NotFound"}:
+                    if code_of(error) in {"404", "NoSuchKey", "NotFound"}:
                         return None
-                    if _code(error) or not tries_left:  # botocore has tried an answer with a code again itself
+                    if code_of(error) or not tries_left:  # botocore has tried an answer with a code again itself
                         raise
         return None
 
-    def put_bytes(self, key: str, data: bytes, options: Mapping[str, Any]) -> str:
-        """Write a small object and give its ETag. One PUT."""
-        with self._translated("PutObject", key):
+    def put_bytes(self, key: str, data: bytes | BinaryIO, options: Mapping[str, Any]) -> str:
+        """Write a small object, from bytes or an open file, and give its ETag. One PUT."""
+        with self.translated("PutObject", key):
             answer = self.client().put_object(Bucket=self.name, Key=key, Body=data, **options)
         return str(answer["ETag"]).strip('"')
-
-    def put_file(self, key: str, path: Path, options: Mapping[str, Any]) -> str | None:
-        """Upload a file and give its ETag, None if somebody else has replaced it since; the object changes in one step.
-
-        One PUT; from 8 MiB on a multipart upload, which is aborted when it fails, and one HEAD.
-        """
-        with self._translated("PutObject", key):
-            if path.stat().st_size < MULTIPART_THRESHOLD_BYTES:
-                with open(path, "rb") as body:
-                    answer = self.client().put_object(Bucket=self.name, Key=key, Body=body, **options)
-                return str(answer["ETag"]).strip('"')
-            config = _transfer_config()
-            self.client().upload_file(str(path), self.name, key, ExtraArgs=dict(options), Config=config)
-            present = self.head(key)
-        expected = options.get("Metadata", {}).get(DIGEST_HEADER)
-        if present is None or (present.digest != expected if expected else present.etag != etag_of(path)):
-            return None
-        return present.etag
-
-    def get_file(self, expected: ObjectFacts, destination: Path) -> bool:
-        """Download an object into a new file; say whether the bytes that arrived are those that S3 told of.
-
-        One GET, or one per 8 MiB; again if the answer breaks off. What arrives wrong is removed.
-
-        Raises:
-            TargetNotFoundError: there is no such object.
-        """
-        with self._translated("GetObject", expected.key):
-            if expected.size_bytes < MULTIPART_THRESHOLD_BYTES:
-                data = self.get_bytes(expected.key)
-                if data is None:
-                    raise _not_found(f"s3://{self.name}/{expected.key}")
-                destination.write_bytes(data)
-            else:
-                try:
-                    self.client().download_file(self.name, expected.key, str(destination), Config=_transfer_config())
-                except Exception as error:
-                    if type(error).__name__ != "S3DownloadFailedError":
-                        raise
-                    return False  # it was replaced between two of its parts
-        if self._holds(destination, expected):
-            return True
-        files.discard(destination)
-        return False
-
-    def _holds(self, path: Path, expected: ObjectFacts) -> bool:
-        if path.stat().st_size != expected.size_bytes:
-            return False
-        if expected.digest is not None:
-            return files.digest(path) == expected.digest
-        if expected.md5 is None or _md5_of(path) == expected.md5:
-            return True
-        present = self.head(expected.key)  # a listing does not tell of encryption, and under it an ETag is no MD5
-        return present is not None and present.etag == expected.etag and present.md5 is None
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects, a thousand a request; what is not there is no error.
@@ -230,26 +176,28 @@ class Bucket:
             StorageError: one object or more could not be deleted; each is named.
         """
         pending = list(keys)
-        for start in range(0, len(pending), _KEYS_PER_DELETE):
-            page = pending[start : start + _KEYS_PER_DELETE]
-            with self._translated("DeleteObjects", page[0]):
-                answer = self.client().delete_objects(
-                    Bucket=self.name, Delete={"Objects": [{"Key": key} for key in page], "Quiet": True}
-                )
-            if refused := answer.get("Errors"):
-                reasons = "; ".join(f"{error.get('Key')}: {error.get('Code')}" for error in refused)
-                raise StorageError(
-                    "DeleteObjects",
-                    f"s3://{self.name}",
-                    f"{len(refused)} objects could not be deleted: {reasons}",
-                    "See that the credentials permit s3:DeleteObject and that no retention holds the objects.",
-                )
+        pages = [pending[start : start + _KEYS_PER_DELETE] for start in range(0, len(pending), _KEYS_PER_DELETE)]
+        run_all((partial(self._delete_page, page) for page in pages), max_concurrency=self.max_concurrency())
+
+    def _delete_page(self, page: list[str]) -> None:
+        with self.translated("DeleteObjects", page[0]):
+            answer = self.client().delete_objects(
+                Bucket=self.name, Delete={"Objects": [{"Key": key} for key in page], "Quiet": True}
+            )
+        if refused := answer.get("Errors"):
+            reasons = "; ".join(f"{error.get('Key')}: {error.get('Code')}" for error in refused)
+            raise StorageError(
+                "DeleteObjects",
+                f"s3://{self.name}",
+                f"{len(refused)} objects could not be deleted: {reasons}",
+                "See that the credentials permit s3:DeleteObject and that no retention holds the objects.",
+            )
 
     # Many objects
 
     def listing(self, prefix: str, *, limit: int | None = None) -> Iterator[ObjectFacts]:
         """Give the objects whose keys start with `prefix`, in the order of their keys; a thousand a request."""
-        with self._translated("ListObjectsV2", prefix):
+        with self.translated("ListObjectsV2", prefix):
             paginator = self.client().get_paginator("list_objects_v2")
             config = {"PageSize": min(limit, 1000) if limit else 1000}
             if limit:
@@ -257,6 +205,44 @@ class Bucket:
             for page in paginator.paginate(Bucket=self.name, Prefix=prefix, PaginationConfig=config):  # type: ignore[arg-type]
                 for item in page.get("Contents", []):
                     yield ObjectFacts(item["Key"], item["Size"], item["ETag"].strip('"'))
+
+    def page(self, prefix: str, start_after: str) -> existence.Page:
+        """Give up to a thousand keys that start with `prefix` and come after `start_after`. One request."""
+        with self.translated("ListObjectsV2", prefix):
+            answer = self.client().list_objects_v2(Bucket=self.name, Prefix=prefix, StartAfter=start_after)
+        return existence.Page([item["Key"] for item in answer.get("Contents", [])], is_last=not answer["IsTruncated"])
+
+    def present(self, keys: Collection[str]) -> set[str]:
+        """Give those of the keys that are there, however many are asked for.
+
+        One listing for every thousand keys where that answers many of them, else a HEAD for each; `max_concurrency`
+        requests at a time. Without the permission s3:ListBucket, HEADs alone.
+
+        Raises:
+            BucketNotFoundError: the bucket is not there.
+        """
+        if not keys:
+            return set()
+        return existence.present(self, keys, max_concurrency=self.max_concurrency())
+
+    # How many at a time
+
+    def max_concurrency(self) -> int:
+        """Give how many requests may be made at a time: the setting, or the client's own places for connections."""
+        places = self.client().meta.config.max_pool_connections  # type: ignore[attr-defined]
+        return min(config.max_concurrency(), int(places))
+
+    def transfer_manager(self) -> Any:
+        """Give boto3's own TransferManager, which sends and fetches in parts: a context, whose threads end with it."""
+        from boto3.s3.transfer import TransferConfig, create_transfer_manager
+
+        settings = TransferConfig(
+            multipart_threshold=MULTIPART_THRESHOLD_BYTES,
+            multipart_chunksize=PART_BYTES,
+            max_concurrency=self.max_concurrency(),
+            preferred_transfer_client="classic",  # the other one, awscrt, has threads that outlive the call
+        )
+        return create_transfer_manager(self.client(), settings)
 
     # What goes wrong
 
@@ -272,20 +258,21 @@ class Bucket:
         try:
             self.client().head_bucket(Bucket=self.name)
         except Exception as error:
-            if _code(error) in {"404", "NoSuchBucket"}:
+            if code_of(error) in {"404", "NoSuchBucket"}:
                 raise
             # Anything else does not say that the bucket is missing: s3:ListBucket may simply not be granted.
         _known_buckets.add(known)
 
     @contextlib.contextmanager
-    def _translated(self, operation: str, key: str) -> Iterator[None]:
+    def translated(self, operation: str, key: str) -> Iterator[None]:
+        """Let what boto3 raises in the block leave it in our words, with the object's address."""
         try:
             yield
         except SuperLuigiError:
             raise
         except Exception as error:
             address = f"s3://{self.name}/{key}" if key else f"s3://{self.name}"
-            translated = _translation(error, operation, address, self._max_tries())
+            translated = translation(error, operation, address, self._max_tries())
             if translated is None:
                 raise
             raise translated from error
@@ -309,7 +296,7 @@ def check_upload_options(options: Mapping[str, Any]) -> None:
 
 
 def etag_of(path: Path) -> str:
-    """Give the ETag that S3 gives to this file when `put_file` uploads it (not under SSE-KMS or SSE-C).
+    """Give the ETag that S3 gives to this file when `transfers.upload` sends it (not under SSE-KMS or SSE-C).
 
     MD5 of the bytes, or of the parts' MD5s with the number of parts behind it; see the S3 user guide, "Checking
     object integrity".
@@ -324,18 +311,6 @@ def etag_of(path: Path) -> str:
     return f"{hashlib.md5(b''.join(parts), usedforsecurity=False).hexdigest()}-{len(parts)}"
 
 
-def _md5_of(path: Path) -> str:
-    md5 = hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as reader:
-        for part in iter(lambda: reader.read(PART_BYTES), b""):
-            md5.update(part)
-    return md5.hexdigest()
-
-
-def _not_found(address: str) -> TargetNotFoundError:
-    return TargetNotFoundError(f"{address} does not exist. Run the task that makes it, or correct the name.")
-
-
 def _comparable(value: Any) -> str:
     return repr(getattr(value, "_user_provided_options", value))
 
@@ -348,7 +323,7 @@ def _make_client(role_arn: str | None, options: dict[str, Any]) -> S3Client:
         connect_timeout=_CONNECT_TIMEOUT_S,
         read_timeout=_READ_TIMEOUT_S,
         retries={"mode": "standard", "total_max_attempts": _MAX_TRIES},
-        max_pool_connections=32,
+        max_pool_connections=_MAX_CONNECTIONS,
     )
     # A copy, because botocore writes into the retries of a configuration, and then it would be another setting.
     config = defaults.merge(copy.deepcopy(options.pop("config"))) if "config" in options else defaults
@@ -383,95 +358,3 @@ def _session_with_role(session: Any, role_arn: str) -> Any:
         method="assume-role", refresh_using=fetcher.fetch_credentials
     )
     return boto3.session.Session(botocore_session=with_role)
-
-
-def _transfer_config() -> Any:
-    from boto3.s3.transfer import TransferConfig
-
-    return TransferConfig(
-        multipart_threshold=MULTIPART_THRESHOLD_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=8
-    )
-
-
-def _code(error: BaseException) -> str:
-    response = getattr(error, "response", None)
-    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
-
-
-_THEIRS = ("botocore", "boto3", "s3transfer")
-_GRANT = "Ask for the permission, or use other credentials (AWS_PROFILE, role_arn)."
-_LOG_IN = "Set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or log in again (aws sso login)."
-_NAME_BUCKET = "Create the bucket, or correct its name or the endpoint (AWS_ENDPOINT_URL)."
-_TRY_LATER = "See that the endpoint is right (AWS_ENDPOINT_URL) and reachable, and run again."
-
-# What S3 answers, by its error code: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
-_BY_CODE: dict[str, tuple[type[StorageError], str, str]] = {
-    "NoSuchBucket": (BucketNotFoundError, "there is no such bucket", _NAME_BUCKET),
-    "403": (AccessDeniedError, "access is denied (or the object is absent and s3:ListBucket is not granted)", _GRANT),
-    "AccessDenied": (AccessDeniedError, "access is denied", _GRANT),
-    "AllAccessDisabled": (AccessDeniedError, "access is disabled", _GRANT),
-    "InvalidAccessKeyId": (CredentialsError, "the access key is not known", _LOG_IN),
-    "SignatureDoesNotMatch": (CredentialsError, "the secret key does not belong to the access key", _LOG_IN),
-    "ExpiredToken": (CredentialsError, "the session token has expired", _LOG_IN),
-    "ExpiredTokenException": (CredentialsError, "the session token has expired", _LOG_IN),
-    "InvalidToken": (CredentialsError, "the session token is not valid", _LOG_IN),
-    "InvalidClientTokenId": (CredentialsError, "the access key is not known", _LOG_IN),
-    "RequestTimeTooSkewed": (CredentialsError, "the clock of this machine is wrong", "Set the clock."),
-    "SlowDown": (StoreUnavailableError, "the store asks for fewer requests", _TRY_LATER),
-    "ServiceUnavailable": (StoreUnavailableError, "the store cannot serve now", _TRY_LATER),
-    "InternalError": (StoreUnavailableError, "the store failed", _TRY_LATER),
-    "RequestTimeout": (StoreUnavailableError, "the upload came too slowly", _TRY_LATER),
-    "500": (StoreUnavailableError, "the store failed", _TRY_LATER),
-    "502": (StoreUnavailableError, "a gateway before the store failed", _TRY_LATER),
-    "503": (StoreUnavailableError, "the store cannot serve now", _TRY_LATER),
-    "504": (StoreUnavailableError, "the store did not answer in time", _TRY_LATER),
-}
-
-# What botocore and its kin themselves raise, by class name along the exception's own base classes; for all others
-# of theirs the last lines of `_translation` have a word.
-_BY_CLASS: dict[str, tuple[type[StorageError], str, str]] = {
-    "NoCredentialsError": (CredentialsError, "there are no credentials", _LOG_IN),
-    "PartialCredentialsError": (CredentialsError, "the credentials are incomplete", _LOG_IN),
-    "CredentialRetrievalError": (CredentialsError, "the credentials could not be fetched", _LOG_IN),
-    "ProfileNotFound": (CredentialsError, "the profile does not exist", _LOG_IN),
-    "TokenRetrievalError": (CredentialsError, "the login has expired", _LOG_IN),
-    "UnauthorizedSSOTokenError": (CredentialsError, "the login has expired", _LOG_IN),
-    "SSOTokenLoadError": (CredentialsError, "there is no login", _LOG_IN),
-    "RefreshWithMFAUnsupportedError": (CredentialsError, "the login with MFA has expired", _LOG_IN),
-    "ParamValidationError": (StorageError, "the request is not valid", "Correct the argument that is named."),
-    "HTTPClientError": (StoreUnavailableError, "the connection failed", _TRY_LATER),
-    "ConnectionError": (StoreUnavailableError, "the connection failed", _TRY_LATER),
-    "IncompleteReadError": (StoreUnavailableError, "the answer broke off", _TRY_LATER),
-    "RetriesExceededError": (StoreUnavailableError, "the download broke off again and again", _TRY_LATER),
-    "ResponseParserError": (StoreUnavailableError, "the answer is not one of S3", _TRY_LATER),
-    "S3DownloadFailedError": (StoreUnavailableError, "the object was replaced while it was read", _TRY_LATER),
-}
-
-
-def _translation(error: Exception, operation: str, address: str, max_tries: int) -> Exception | None:
-    """Give the error of ours that says the same, None for errors that are not botocore's."""
-    cause = error
-    if type(error).__name__ == "S3UploadFailedError" and isinstance(error.__context__, Exception):
-        cause = error.__context__  # boto3 wraps the answer of S3 into a mere sentence
-    if code := _code(cause):
-        metadata = cause.response.get("ResponseMetadata", {})  # type: ignore[attr-defined]
-        request_id = metadata.get("RequestId") or metadata.get("HTTPHeaders", {}).get("x-amz-request-id")
-        facts = {"request_id": request_id, "tries": metadata.get("RetryAttempts", 0) + 1}
-        if code in {"404", "NoSuchKey", "NotFound"}:
-            if operation == "HeadObject":  # a HEAD has no body: only a missing bucket lets it come this far
-                return BucketNotFoundError(operation, address, "there is no such bucket", _NAME_BUCKET, **facts)
-            return _not_found(address)
-        told = cause.response.get("Error", {}).get("Message") or code  # type: ignore[attr-defined]
-        error_cls, problem, way_out = _BY_CODE.get(
-            code, (StorageError, f"the store answered {code}: {told}", "See the cause.")
-        )
-        if told not in problem and code in _BY_CODE and not code.isdigit():
-            problem = f"{problem} ({told})"
-        return error_cls(operation, address, problem, way_out, **facts)
-    theirs = [base.__name__ for base in type(cause).__mro__ if base.__module__.partition(".")[0] in _THEIRS]
-    if not theirs:
-        return None
-    known = (_BY_CLASS[name] for name in theirs if name in _BY_CLASS)
-    error_cls, problem, way_out = next(known, (StorageError, "the request failed", "See the cause."))
-    tries = max_tries if error_cls is StoreUnavailableError else None
-    return error_cls(operation, address, f"{problem} ({cause})", way_out, tries=tries)

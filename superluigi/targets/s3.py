@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from superluigi.errors import InvalidNameError, StorageError, TargetNotFoundError, TargetShapeError
-from superluigi.storage import files, processes
+from superluigi.storage import files, processes, transfers
 from superluigi.storage.cache import CacheEntry, default_root, readable_name
 from superluigi.storage.s3 import DIGEST_HEADER, Bucket, ObjectFacts, check_upload_options, etag_of
 from superluigi.targets import metadata
@@ -111,7 +111,8 @@ class S3ObjectStore(_S3Store):
                 own = own and {**own, "superseded": None}
                 self.write_record({**record, "superseded": own} if own else record)
             user_metadata = {**self.upload_options.get("Metadata", {}), **facts}
-            etag = self.bucket.put_file(self.key, written.path, {**self.upload_options, "Metadata": user_metadata})
+            options = {**self.upload_options, "Metadata": user_metadata}
+            etag = transfers.upload(self.bucket, {self.key: written.path}, options)[self.key]
             if record is None:  # the former record is not that of the new object, and is recognised until it is gone
                 self.metadata_bucket.delete([self.metadata_key])
         if etag is not None:
@@ -144,7 +145,7 @@ class S3ObjectStore(_S3Store):
         def fetch(path: Path) -> str:
             nonlocal present
             for _ in range(_DOWNLOADS):
-                if self.bucket.get_file(present, path):
+                if transfers.download(self.bucket, [(present, path)]):
                     return present.etag
                 present = self._head()  # it was replaced between HEAD and GET, or the connection damages data
             raise _changing(self.address)
@@ -237,20 +238,24 @@ class S3PrefixStore(_S3Store):
             remote = {item.key: item.etag for item in self.bucket.listing(self.key) if self._is_data(item)}
             if record is None:
                 self.metadata_bucket.delete([self.metadata_key])
-            sent: dict[str, str | None] = {}
+            unchanged: dict[str, str] = {}
+            changed: dict[str, Path] = {}
             for name, path in local.items():
-                etag = remote.pop(f"{self.key}{name}", None)
-                is_unchanged = etag is not None and etag == etag_of(path)
-                sent[name] = (
-                    etag if is_unchanged else self.bucket.put_file(f"{self.key}{name}", path, self.upload_options)
-                )
+                key = f"{self.key}{name}"
+                etag = remote.pop(key, None)
+                if etag is not None and etag == etag_of(path):
+                    unchanged[key] = etag
+                else:
+                    changed[key] = path
+            sent = {**unchanged, **transfers.upload(self.bucket, changed, self.upload_options)}
             self.bucket.delete(remote)
             present = self._entries(self._listed())
             fingerprint = files.digest_of_entries(present)
             if record is not None:
                 self.write_record({**record, "output": {**record["output"], "fingerprint": fingerprint}})
             self.bucket.delete([self._unfinished_key])
-        if {entry.name: entry.digest for entry in present} == sent:  # nobody else has written there meanwhile
+        is_ours_alone = {f"{self.key}{entry.name}": entry.digest for entry in present} == sent
+        if is_ours_alone:  # nobody else has written there meanwhile
             self.entry().adopt(written.path, fingerprint, written.size_bytes)
 
     def _listed(self) -> list[ObjectFacts]:
@@ -297,15 +302,13 @@ class S3PrefixStore(_S3Store):
 
     def _downloaded(self, folder: Path, items: list[ObjectFacts]) -> bool:
         """Download all objects; say whether they are those that the listing told of."""
-        for item in items:
-            path = folder / item.key.removeprefix(self.key)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                if not self.bucket.get_file(item, path):
-                    return False
-            except TargetNotFoundError:
-                return False
-        return True
+        destinations = [(item, folder / item.key.removeprefix(self.key)) for item in items]
+        for parent in {path.parent for _, path in destinations}:
+            parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return transfers.download(self.bucket, destinations)
+        except TargetNotFoundError:
+            return False
 
     def _missing(self) -> Exception:
         """Say what is there instead. Up to two HEADs."""
