@@ -129,6 +129,13 @@ def required(task: luigi.Task) -> list[tuple[Role, luigi.Task]]:
     Raises:
         TaskTypeError: something that is required is no task.
     """
+    facts = remembered(task) if is_ours(task) else {}
+    if "required" not in facts:
+        facts["required"] = _required(task)
+    return facts["required"]  # type: ignore[no-any-return]
+
+
+def _required(task: luigi.Task) -> list[tuple[Role, luigi.Task]]:
     found = list(leaves(requires(task)))
     cls = type(task)
     adds = cls.deps not in (luigi.Task.deps, upstream_of)

@@ -31,7 +31,7 @@ from superluigi.errors import (
     TargetNotFoundError,
     TaskTypeError,
 )
-from superluigi.storage import cache, files, processes
+from superluigi.storage import cache, files, workplace
 from superluigi.targets import LocalFileTarget, LocalFolderTarget, Target
 from superluigi.targets.publishing import Publication, StagedOutput, facts_of
 from superluigi.targets.store import ReadCopy
@@ -137,9 +137,9 @@ class _Execution:
         """Run the task; yields what the user's generator yields, and is sent the targets of those tasks."""
         started = provenance.now()
         with contextlib.ExitStack() as stack:
-            self.folder = stack.enter_context(processes.private_folder()) if self.is_atomic else None
+            self._stack = stack
             inputs, described = self._open_inputs()
-            nested = self._open_outputs(stack)
+            nested = self._open_outputs()
             outputs = [output for _, output in dag.leaves(nested)]
             arguments = {"input_path": inputs, "output_path": dag.map_nested(_handed_out, nested)}
             arguments["metadata"] = self.metadata
@@ -183,6 +183,10 @@ class _Execution:
         self.dynamic_inputs.append(described)
         return paths if self.is_atomic else targets
 
+    @functools.cached_property
+    def _folder_for_inputs(self) -> Path:
+        return self._stack.enter_context(workplace.private_folder())
+
     def _read(self, tasks: Any, *, with_copies: bool) -> tuple[Any, Any]:
         def read(task: luigi.Task) -> Any:
             return dag.map_nested(lambda target: self._input(task, target, with_copies=with_copies), task.output())
@@ -193,8 +197,8 @@ class _Execution:
 
     def _input(self, task: luigi.Task, target: Any, *, with_copies: bool) -> _Input:
         own = own_target(target)
-        if with_copies and self.folder is not None and (own is not None or _is_luigi_s3(target)):
-            folder = self.folder / str(self.reads)
+        if with_copies and self.is_atomic and (own is not None or _is_luigi_s3(target)):
+            folder = self._folder_for_inputs / str(self.reads)
             self.reads += 1
             folder.mkdir()
             copied = own.read_into(folder) if own is not None else _fetched(target, folder)
@@ -206,17 +210,15 @@ class _Execution:
 
     # Outputs
 
-    def _open_outputs(self, stack: contextlib.ExitStack) -> Any:
+    def _open_outputs(self) -> Any:
         """Give a staged output for each target that has a path, else the target, as nested as `output()`."""
         nested = self.task.output()
-        if self.folder is None:
+        if not self.is_atomic:
             return nested
-        own_targets = [own for own in (own_target(target) for _, target in dag.leaves(nested)) if own is not None]
-        Publication(provenance.run_id(), tuple(own.store for own in own_targets)).write_journal(self.folder)
 
         def opened(target: Any) -> Any:
             own = own_target(target)
-            return target if own is None else StagedOutput(own, stack.enter_context(own.store.staging()))
+            return target if own is None else StagedOutput(own, self._stack.enter_context(own.store.staging()))
 
         return dag.map_nested(opened, nested)
 
@@ -273,16 +275,12 @@ class _Execution:
                 own.store.write_record({**record, "output": facts_of(own)})
 
     def _publish_staged(self, staged: list[StagedOutput], record: Metadata) -> None:
-        if self.folder is None or not staged:
+        if not staged:
             return
         steps = tuple((output.store, output.check(), {**record, "output": output.facts()}) for output in staged)
         guard = self.task.guard_of([output.target for output in staged])
-        stores = tuple(store for store, _, _ in steps)
         guard_store = None if guard is None else guard.store
-        publication = Publication(provenance.run_id(), stores, guard_store, steps, guard_address=str(guard))
-        if any(store.changes_in_steps for store in stores) or guard is not None:
-            publication.write_journal(self.folder)
-        publication.carry_out()
+        Publication(provenance.run_id(), steps, guard_store, guard_address=str(guard)).carry_out()
 
 
 @dataclass(frozen=True, slots=True)

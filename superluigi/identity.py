@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _LENGTH = 32
 
+
 def task_id(task: luigi.Task) -> str:
     """Give 32 hex characters over family, significant public parameters, `__version__`, and the ids upstream.
 

@@ -82,7 +82,7 @@ def build(
         "task_hash": task.task_id,
         "version": identity.version_of(task_cls),
         "code": _code_fingerprint(task_cls),
-        "params": public_params(task),
+        "params": plain(public_params(task)),
         "input": _keyed_by_text(inputs),
         "output": None,
         "start_time": started.isoformat(),
@@ -101,7 +101,7 @@ def build(
     for key in values:
         if key in record or key in ("dynamic_input", "superseded"):
             raise MetadataError(key, "stands for a field of the lineage record itself", "Choose another key.")
-    return {**plain(record), **values}
+    return {**record, **values}
 
 
 def public_params(task: luigi.Task) -> dict[str, str]:
@@ -145,6 +145,7 @@ def _code_fingerprint(task_cls: type[luigi.Task]) -> str | None:
     return identity.code_fingerprint(task_cls)
 
 
+@functools.lru_cache(maxsize=1)
 def _user() -> str | None:
     try:
         return getpass.getuser()
@@ -163,6 +164,7 @@ def _packages(_loaded_modules: int) -> dict[str, str]:
     return versions
 
 
+@functools.lru_cache(maxsize=64)
 def _folder_of(task_cls: type[luigi.Task]) -> str:
     file = getattr(sys.modules.get(task_cls.__module__), "__file__", None)
     return os.path.dirname(os.path.abspath(file)) if file else str(Path.cwd())

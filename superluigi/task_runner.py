@@ -31,6 +31,7 @@ from superluigi.errors import (
 )
 from superluigi.planning import TaskClasses, TaskNames, plan_forcing
 from superluigi.running.worker import Factory, Run, Worker
+from superluigi.storage import workplace
 from superluigi.targets import Target
 from superluigi.targets.publishing import recover_abandoned
 from superluigi.targets.s3 import S3ObjectTarget, S3PrefixTarget
@@ -90,7 +91,7 @@ def run_task(
         run = Run(forcing, raise_exception=raise_exception)
         recover_abandoned()
         try:
-            with provenance.run(run.run_id):
+            with provenance.run(run.run_id), workplace.keeping_folders():
                 worker = _work(run, roots, num_workers=num_workers, central_scheduler=central_scheduler)
             _report(run, worker)
             as_local = local_output or force_local_download

@@ -41,7 +41,7 @@ both_ways = pytest.mark.parametrize("run", [with_run_task, with_luigi_build], id
 def leftovers(folder: Path) -> list[Path]:
     """Give what a run left behind: staging folders and markers in `folder`, private copies in the data directory."""
     private = config.data_dir() / "tmp"
-    staging = [path for path in folder.rglob(".*.superluigi") if not path.is_relative_to(config.data_dir())]
+    staging = [path for path in folder.rglob(".superluigi") if not path.is_relative_to(config.data_dir())]
     return [*staging, *(private.iterdir() if private.exists() else [])]
 
 

@@ -21,7 +21,7 @@ from permissions import binding_permissions
 
 from superluigi import AccessDeniedError, InvalidNameError, StorageError, TargetNotFoundError
 from superluigi.errors import DiskFullError
-from superluigi.storage import files, processes
+from superluigi.storage import files, processes, workplace
 
 TIMEOUT_S = 20
 
@@ -118,22 +118,22 @@ def test_a_process_of_another_user_lives() -> None:
 
 
 def test_the_private_folders_of_killed_processes_are_found_and_no_others(local_data_dir: Path) -> None:
-    before = processes.abandoned_folders()
+    before = workplace.abandoned_homes()
     with started("from superluigi.storage import processes; print(processes.owner_token())") as process:
         token = process.stdout.readline().strip()
         process.wait(TIMEOUT_S)
     left = local_data_dir / "tmp" / token
     left.mkdir(parents=True)
     (local_data_dir / "tmp" / "somebody's").mkdir()
-    with processes.private_folder():
-        found = processes.abandoned_folders()
+    with workplace.private_folder():
+        found = workplace.abandoned_homes()
 
     assert before == []
     assert found == [left]
 
 
 def test_a_private_folder_is_empty_and_goes_also_on_an_error(local_data_dir: Path) -> None:
-    with pytest.raises(ZeroDivisionError), processes.private_folder() as folder:
+    with pytest.raises(ZeroDivisionError), workplace.private_folder() as folder:
         content = os.listdir(folder)
         (folder / "x").touch()
         raise ZeroDivisionError
@@ -518,7 +518,7 @@ NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.dictionaries(NAMES, st.binary(max_size=8), max_size=5))
 def test_a_listing_is_what_was_written_in_the_order_of_names(tmp_path: Path, content: dict[str, bytes]) -> None:
-    with processes.private_folder() as folder:
+    with workplace.private_folder() as folder:
         for name, data in content.items():
             (folder / name).write_bytes(data)
         listing = files.listing(folder)
@@ -658,7 +658,7 @@ def test_names_that_are_let_through_are_files_of_their_own_in_one_folder(parts: 
         files.check_names(names, "s3://bucket/")
     except InvalidNameError:
         return
-    with processes.private_folder() as folder:
+    with workplace.private_folder() as folder:
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(name)

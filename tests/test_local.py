@@ -23,7 +23,7 @@ from superluigi import (
     TargetNotFoundError,
     TargetShapeError,
 )
-from superluigi.storage import files, processes
+from superluigi.storage import files, processes, workplace
 from superluigi.storage.cache import CacheEntry
 from superluigi.targets.publishing import StagedOutput, facts_of
 
@@ -48,7 +48,7 @@ def publish(target: LocalFileTarget, text: str, run_id: str) -> None:
 
 
 def staging_of(target: LocalFileTarget) -> Path:
-    return target.path.parent / f".{target.path.name}.superluigi"
+    return target.path.parent / ".superluigi"
 
 
 @pytest.fixture(scope="module")
@@ -611,7 +611,7 @@ def test_a_disk_that_is_full_gives_up_the_cache_and_copies_again(
 def test_a_fingerprint_is_given_with_a_copy_and_is_that_of_its_bytes(tmp_path: Path) -> None:
     target = LocalFileTarget(tmp_path / "a")
     write(target)
-    with processes.private_folder() as folder:
+    with workplace.private_folder() as folder:
         copied = target.read_into(folder)
 
         assert copied.path == folder / "a"

@@ -176,8 +176,10 @@ def test_an_unknown_user_does_not_stop_a_run(tmp_path, monkeypatch):
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    provenance._user.cache_clear()
 
     run_task(Base(folder=str(tmp_path)))
+    provenance._user.cache_clear()
 
     assert Base(folder=str(tmp_path)).output().read_metadata()["user"] is None
 

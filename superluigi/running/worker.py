@@ -6,6 +6,7 @@ and dynamic dependencies are its own; this module only answers whether a task is
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -27,8 +28,9 @@ from luigi.worker import ContextManagedTaskProcess, TaskStatusReporter, Tracebac
 
 from superluigi import config as configuration
 from superluigi import dag, identity, provenance
-from superluigi.errors import CycleError, TaskFailure
+from superluigi.errors import CycleError, TaskFailure, TaskTypeError
 from superluigi.running.scheduler import Scheduler
+from superluigi.storage import workplace
 
 if TYPE_CHECKING:
     from superluigi.planning import Forcing
@@ -126,6 +128,9 @@ class TaskProcess(ContextManagedTaskProcess):
 
     def run(self) -> None:
         """Run the task with the settings and the id of the run, which a process that is not forked does not inherit."""
+        if not self.use_multiprocessing:
+            super().run()
+            return
         with configuration.applied(self._settings, None), provenance.run(self._run.run_id):
             super().run()
 
@@ -139,6 +144,10 @@ class TaskProcess(ContextManagedTaskProcess):
     def _run_get_new_deps(self) -> Any:
         if self._obstacle is not None:
             raise self._obstacle
+        with workplace.keeping_folders() if self.use_multiprocessing else contextlib.nullcontext():
+            return self._run_and_close()
+
+    def _run_and_close(self) -> Any:
         try:
             return super()._run_get_new_deps()
         except BaseException as error:
@@ -256,8 +265,10 @@ class Worker(luigi.worker.Worker):
             self._run.record_failure(task, sys.exc_info()[1], tb)
 
     def _log_dependency_error(self, task: luigi.Task, tb: str) -> None:
-        super()._log_dependency_error(task, tb)
         error = sys.exc_info()[1]
+        if isinstance(error, TaskTypeError):
+            raise error
+        super()._log_dependency_error(task, tb)
         if self._run.raise_exception and error is not None:
             raise error
         self._run.record_failure(task, error, tb)

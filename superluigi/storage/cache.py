@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from superluigi import config
 from superluigi.errors import DiskFullError
-from superluigi.storage import files, processes
+from superluigi.storage import files, processes, workplace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,7 +109,7 @@ class CacheEntry:
         with processes.lock(self.address):
             if force or not self.is_fresh(fingerprint):
                 make_room(self.root, size_bytes)
-                with processes.private_folder() as folder:
+                with workplace.private_folder() as folder:
                     staged = folder / self.path.name
                     self._install(staged, fetch(staged), size_bytes)
             else:

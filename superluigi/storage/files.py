@@ -12,7 +12,6 @@ import errno
 import hashlib
 import os
 import re
-import secrets
 import shutil
 import stat
 import sys
@@ -26,6 +25,8 @@ from superluigi.errors import AccessDeniedError, DiskFullError, InvalidNameError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+REPLACED_SUFFIX = ".replaced"
 
 _BLOCK_BYTES = 1 << 20
 _MAX_NAME_BYTES = 255
@@ -98,16 +99,17 @@ def translated(operation: str, path: Path) -> Iterator[None]:
 
 def replace(staged: Path, destination: Path) -> None:
     """Put a staged file at its destination in one step; a reader sees the old bytes or the new ones."""
-    if config.is_durable():
+    is_durable = config.is_durable()
+    if is_durable:
         _flush(staged)
     os.replace(staged, destination)
-    if config.is_durable():
+    if is_durable:
         _flush(destination.parent)
 
 
 def write_atomically(destination: Path, data: bytes, staging: Path) -> None:
-    """Write `data` to `destination` in one step by way of the folder `staging` on the same file system."""
-    staged = staging / f"{secrets.token_hex(4)}.partial"
+    """Write `data` to `destination` in one step by way of the private folder `staging` on the same file system."""
+    staged = staging / ".superluigi.partial"
     staged.write_bytes(data)
     replace(staged, destination)
 
@@ -136,7 +138,7 @@ def swap_folder(staged: Path, destination: Path) -> None:
 
 def replaced_name(staged: Path) -> Path:
     """Give where `swap_folder` keeps the old folder between its two renames."""
-    return staged.with_name(f"{staged.name}.replaced")
+    return staged.with_name(f"{staged.name}{REPLACED_SUFFIX}")
 
 
 def move(staged: Path, destination: Path) -> None:
@@ -351,8 +353,8 @@ def changed_stamp(path: Path, *, leave_out: str | None = None) -> str:
 
     A cheap sign that the bytes are untouched since a digest was recorded; nothing is read.
     """
-    if not path.is_dir():
-        facts = path.stat()
+    facts = os.stat(path)
+    if not stat.S_ISDIR(facts.st_mode):
         return f"{facts.st_size}-{facts.st_mtime_ns}"
     sha256 = hashlib.sha256()
     for name, child in files_in(path, may_lead_outside=True):

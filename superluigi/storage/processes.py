@@ -6,6 +6,7 @@ The invariant: what a killed process leaves is told from what is in use by its n
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import secrets
@@ -13,14 +14,13 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from superluigi import config
-from superluigi.storage.files import discard, translated
+from superluigi.storage.files import translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 # Who owns a folder
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def owner_token() -> str:
     """Give a fresh folder name that tells which process owns the folder."""
     pid = os.getpid()
-    return f"{pid}-{_start_time(pid)}-{secrets.token_hex(4)}@{socket.gethostname()}"
+    return f"{pid}-{_own_start_time(pid)}-{secrets.token_hex(4)}@{socket.gethostname()}"
 
 
 def is_abandoned(token: str) -> bool:
@@ -43,7 +43,7 @@ def is_abandoned(token: str) -> bool:
     if not at or host != socket.gethostname() or len(parts) != 3 or not parts[0].isdecimal():
         return False
     pid = int(parts[0])
-    if pid == os.getpid() and parts[1] == _start_time(pid):
+    if pid == os.getpid() and parts[1] == _own_start_time(pid):
         return False
     return not _is_running(pid) or parts[1] != _start_time(pid)
 
@@ -62,6 +62,11 @@ def _is_running(pid: int) -> bool:
     return True
 
 
+@functools.lru_cache(maxsize=1)
+def _own_start_time(pid: int) -> str:
+    return _start_time(pid)
+
+
 def _start_time(pid: int) -> str:
     """Give when the process was started, in the system's own ticks, or `0` where the system does not tell."""
     try:
@@ -69,31 +74,6 @@ def _start_time(pid: int) -> str:
             return status.read().rpartition(b")")[2].split()[19].decode()
     except (OSError, IndexError):
         return "0"
-
-
-# Folders that come and go
-
-
-@contextlib.contextmanager
-def private_folder() -> Iterator[Path]:
-    """Yield an empty folder of this process under the data directory, and remove it afterwards."""
-    folder = config.data_dir() / "tmp" / owner_token()
-    with translated("prepare", folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700)
-    try:
-        yield folder
-    finally:
-        discard(folder)
-
-
-def abandoned_folders() -> list[Path]:
-    """Give the private folders that killed processes left in the data directory. Costs one listing."""
-    root = config.data_dir() / "tmp"
-    try:
-        return [root / name for name in os.listdir(root) if is_abandoned(name)]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
 
 
 # One at a time
@@ -111,8 +91,26 @@ def lock(address: str, *, family: str = "targets", wait: bool = True) -> Iterato
         filelock.Timeout: `wait` is false, and somebody holds the lock.
     """
     stripe = int(hashlib.sha256(address.encode("utf-8", "surrogateescape")).hexdigest()[:8], 16) % 1024
-    folder = config.data_dir() / "locks" / family
-    with translated("lock", folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{stripe:04}.lock", blocking=wait):
+    path = config.data_dir() / "locks" / family / f"{stripe:04}.lock"
+    held = _lock_of(str(path))
+    try:
+        held.acquire(blocking=wait)
+    except Timeout:
+        raise
+    except OSError:
+        with translated("lock", path):
+            raise
+    try:
         yield
+    finally:
+        held.release()
+
+
+@functools.lru_cache(maxsize=4096)
+def _lock_of(path: str) -> FileLock:
+    """Give the lock of a file; it keeps apart who holds it in which thread, and makes the folder."""
+    return FileLock(path)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_lock_of.cache_clear)  # a lock belongs to the process that made it

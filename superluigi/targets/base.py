@@ -20,7 +20,7 @@ from superluigi.errors import (
     TargetNotFoundError,
     TargetShapeError,
 )
-from superluigi.storage import cache, files, processes
+from superluigi.storage import cache, files, workplace
 from superluigi.targets.metadata import Metadata, plain
 from superluigi.targets.publishing import StagedOutput
 from superluigi.targets.store import ReadCopy, Shape, Store, not_found
@@ -90,7 +90,7 @@ class Target(luigi.Target):
         Raises:
             TargetNotFoundError: there is nothing to read.
         """
-        with processes.private_folder() as folder:
+        with workplace.private_folder() as folder:
             yield self.read_into(folder, with_fingerprint=False).path
 
     def read_into(self, folder: Path, *, with_fingerprint: bool = True) -> ReadCopy:

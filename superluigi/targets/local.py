@@ -1,6 +1,6 @@
 """Targets on the local disk: one file, or a folder that is replaced whole.
 
-Staging lies beside the destination in a folder `.<name>.superluigi`, so one `stat` tells whether a killed run
+Staging lies beside the destination in the folder `.superluigi`, so one `stat` tells whether a killed run can have
 left anything. The invariant: the record is in place before the data are, and while both change, the new record
 holds the old one (`superseded`), so that whichever data stand there have a record that is theirs.
 """
@@ -8,14 +8,16 @@ holds the old one (`superseded`), so that whichever data stand there have a reco
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from superluigi.errors import InvalidNameError, TargetShapeError
-from superluigi.storage import files, processes
+from superluigi.storage import files, processes, workplace
 from superluigi.targets import metadata
 from superluigi.targets.base import Target
 from superluigi.targets.publishing import recover_abandoned
@@ -27,9 +29,8 @@ if TYPE_CHECKING:
     from superluigi.targets.metadata import Metadata
 
 _INSIDE_NAME = ".metadata.json"
-_MARKER_NAME = "intent"
+_MARKER_SUFFIX = ".intent"
 _MAX_NAME_BYTES = 255
-_MAKE_TRIES = 1000
 
 
 @dataclass(frozen=True)
@@ -40,32 +41,46 @@ class LocalStore:
     metadata_path: Path
     shape: Shape
     other_shape: str
-    changes_in_steps: ClassVar[bool] = False
 
     @property
-    def _staging_root(self) -> Path:
-        name = f".{self.path.name}.superluigi"
+    def changes_in_steps(self) -> bool:
+        """Whether there are data: then their record is kept in the new one until they are replaced."""
+        return not self._record_is_inside and os.path.exists(self.path)
+
+    @functools.cached_property
+    def _place(self) -> Path:
+        return self.path.parent / workplace.STAGING_NAME
+
+    @property
+    def _marker(self) -> Path:
+        name = f"{self.path.name}{_MARKER_SUFFIX}"
         if len(os.fsencode(name)) > _MAX_NAME_BYTES:
-            name = f".{hashlib.sha256(os.fsencode(self.path.name)).hexdigest()}.superluigi"
-        return self.path.parent / name
+            name = f"{hashlib.sha256(os.fsencode(self.path.name)).hexdigest()}{_MARKER_SUFFIX}"
+        return self._place / name
 
     @property
     def _record_is_inside(self) -> bool:
         return self.inside_name is not None
 
-    @property
+    @functools.cached_property
     def inside_name(self) -> str | None:
         """The name of the record, where it lies in the folder itself."""
         return self.metadata_path.name if self.metadata_path.parent == self.path else None
 
     def exists(self) -> bool:
-        """Say whether the data are there; clears what a killed run left. Two `stat`s."""
-        if self._staging_root.exists():
-            self._heal()
-        if not self.path.exists():
+        """Say whether the data are there; clears what a killed run left. One `stat`, one listing of the staging.
+
+        In a run the staging is listed once.
+        """
+        if workplace.needs_clearing(self._place):
+            recover_abandoned()
+            self.heal()
+        try:
+            is_folder = stat.S_ISDIR(os.stat(self.path).st_mode)
+        except (FileNotFoundError, NotADirectoryError):
             return False
-        if self.path.is_dir() != (self.shape is Shape.FOLDER):
-            found = "a folder" if self.path.is_dir() else "a file"
+        if is_folder != (self.shape is Shape.FOLDER):
+            found = "a folder" if is_folder else "a file"
             message = f"{self.path} is {found}, but {self.shape.value} was expected. Use {self.other_shape}."
             raise TargetShapeError(message)
         return True
@@ -74,48 +89,16 @@ class LocalStore:
     def staging(self) -> Iterator[Path]:
         """Yield an empty folder beside the destination. Raises TargetShapeError if the other shape stands there."""
         self.exists()
-        folder = self._staging_root / processes.owner_token()
-        with files.translated("stage", self.path):
-            self._make(folder)
-        try:
+        with contextlib.ExitStack() as stack:
+            with files.translated("stage", self.path):
+                folder = stack.enter_context(workplace.staging_folder(self._place))
             yield folder
-        finally:
-            files.discard(folder)
-            self._close_root()
 
-    def _make(self, folder: Path) -> None:
-        for tries_left in reversed(range(_MAKE_TRIES)):
-            try:
-                self._staging_root.mkdir(parents=True, exist_ok=True)
-                if folder != self._staging_root:
-                    folder.mkdir()
-            except (FileNotFoundError, FileExistsError):  # another process found the root empty and removed it: again
-                if not tries_left:
-                    raise
-            else:
-                return
-
-    def _close_root(self) -> None:
-        with contextlib.suppress(OSError):  # not empty: somebody else is at work, or a marker stands
-            self._staging_root.rmdir()
-
-    def _heal(self) -> None:
-        """Bring back what a killed run was replacing, and remove what it left; what it journaled is ended first."""
-        recover_abandoned()
-        self._clear()
-
-    def _clear(self) -> None:
+    def heal(self) -> None:
+        """Clear what a killed run left, and let the record be that of the data."""
+        workplace.clear(self._place)
         with contextlib.suppress(OSError), processes.lock(str(self.path)):
-            abandoned = [name for name in os.listdir(self._staging_root) if processes.is_abandoned(name)]
-            for name in abandoned:
-                replaced = files.replaced_name(self._staging_root / name / self.path.name)
-                if replaced.exists() and not self.path.exists():
-                    os.rename(replaced, self.path)
-            if abandoned:
-                self._settle_record()
-            for name in abandoned:
-                files.discard(self._staging_root / name)
-        self._close_root()
+            self._settle_record()
 
     def publish(self, written: Written, record: Metadata | None) -> None:
         """Replace record and data, in this order; safe between processes on one machine."""
@@ -133,7 +116,7 @@ class LocalStore:
                 written
             )  # the former record is not that of the new data, and is recognised until it is gone
             self.metadata_path.unlink(missing_ok=True)
-        elif self.path.exists():
+        elif os.path.exists(self.path):
             self._write(metadata.encode({**record, "superseded": self._own_record()}), written.path.parent)
             self._replace_data(written)
             self._write(metadata.encode(record), written.path.parent)
@@ -185,17 +168,14 @@ class LocalStore:
         """Let the record beside the data be the data's own and nothing else."""
         if self._record_is_inside or not self.path.exists():
             return
-        with contextlib.suppress(OSError):
-            if b'"superseded"' not in self.metadata_path.read_bytes():
-                return
-            record = self._own_record()
-            if record is None:
-                self.metadata_path.unlink(missing_ok=True)
-            else:
-                staging = self._staging_root / processes.owner_token()
-                staging.mkdir()
+        if b'"superseded"' not in self.metadata_path.read_bytes():
+            return
+        record = self._own_record()
+        if record is None:
+            self.metadata_path.unlink(missing_ok=True)
+        else:
+            with workplace.staging_folder(self._place) as staging:
                 self._write(metadata.encode(record), staging)
-                files.discard(staging)
 
     def write_record(self, record: Metadata) -> None:
         """Replace the record in one step."""
@@ -227,29 +207,24 @@ class LocalStore:
 
     def mark(self, run: str) -> None:
         """Put the marker into the staging folder."""
-        self._make(self._staging_root)
-        (self._staging_root / _MARKER_NAME).write_text(run, encoding="utf-8")
+        workplace.make_in(self._place, self._place)
+        self._marker.write_text(run, encoding="utf-8")
 
     def unmark(self) -> None:
         """Take the marker away."""
-        (self._staging_root / _MARKER_NAME).unlink(missing_ok=True)
-        self._close_root()
+        self._marker.unlink(missing_ok=True)
+        workplace.close(self._place)
 
     def is_unfinished_by(self, run: str) -> bool:
         """Say whether the marker stands and is this run's."""
         try:
-            return (self._staging_root / _MARKER_NAME).read_text(encoding="utf-8") == run
+            return self._marker.read_text(encoding="utf-8") == run
         except OSError:
             return False
 
-    def heal(self) -> None:
-        """Clear what a killed run left. One `stat` where it left nothing."""
-        if self._staging_root.exists():
-            self._clear()
-
     def is_marked(self) -> bool:
         """Say whether the marker stands. One `stat`."""
-        return (self._staging_root / _MARKER_NAME).exists()
+        return self._marker.exists()
 
     def discard(self) -> None:
         """Remove data, then record: the reverse would leave data without origin."""
@@ -275,7 +250,7 @@ class LocalFileTarget(Target):
 
     def __init__(self, path: str | os.PathLike[str], metadata_path: str | os.PathLike[str] | None = None) -> None:
         self._path = _checked(path)
-        self._metadata_path = _beside(self._path) if metadata_path is None else _checked(metadata_path)
+        self._metadata_path = None if metadata_path is None else _checked(metadata_path)
         if self._metadata_path == self._path:
             way_out = "Leave metadata_path out, or give another."
             raise InvalidNameError(os.fspath(path), "is the path of the data and of their record", way_out)
@@ -288,6 +263,8 @@ class LocalFileTarget(Target):
     @property
     def metadata_path(self) -> Path:
         """Where the record is."""
+        if self._metadata_path is None:
+            self._metadata_path = _beside(self._path)
         return self._metadata_path
 
     @property
@@ -298,7 +275,12 @@ class LocalFileTarget(Target):
     @property
     def store(self) -> LocalStore:
         """The place."""
-        return LocalStore(self.path.absolute(), self.metadata_path.absolute(), self.shape, self.other_shape)
+        store: LocalStore | None = self.__dict__.get("_store")
+        if store is None:
+            store = LocalStore(self.path.absolute(), self.metadata_path.absolute(), self.shape, self.other_shape)
+            if self.path.is_absolute() and self.metadata_path.is_absolute():  # else it goes with the working directory
+                self._store = store
+        return store
 
 
 class LocalFolderTarget(LocalFileTarget):
@@ -327,11 +309,9 @@ class LocalFolderTarget(LocalFileTarget):
             problem, way_out = "is given together with metadata_inside_folder", "Give one of the two."
             raise InvalidNameError(os.fspath(metadata_path), problem, way_out)
         super().__init__(path, metadata_path)
-        if self._path in self._metadata_path.parent.parents:
+        if self._metadata_path is not None and self._path in self._metadata_path.parent.parents:
             problem = f"is deep inside {str(self._path)!r}, which is replaced whole"
-            raise InvalidNameError(
-                str(self._metadata_path), problem, "Let the record lie beside it, or directly in it."
-            )
+            raise InvalidNameError(str(metadata_path), problem, "Let the record lie beside it, or directly in it.")
         if metadata_inside_folder:
             self._metadata_path = self._path / _INSIDE_NAME
         self.metadata_contents_limit = metadata_contents_limit
@@ -350,11 +330,13 @@ def _checked(path: str | os.PathLike[str]) -> Path:
     if text.startswith("s3://"):
         raise InvalidNameError(text, "is an address in S3, not a local path", "Use S3ObjectTarget or S3PrefixTarget.")
     try:
-        checked = Path(text).expanduser()
+        checked = Path(text).expanduser() if text.startswith("~") else Path(text)
     except RuntimeError:
         raise InvalidNameError(text, "is in a home directory that is not known", way_out) from None
     if not text.strip() or checked.name in ("", ".", ".."):
         raise InvalidNameError(text, "names no file or folder", way_out)
+    if checked.name == workplace.STAGING_NAME:
+        raise InvalidNameError(text, "is the name of the folder in which outputs are staged", "Choose another name.")
     return checked
 
 

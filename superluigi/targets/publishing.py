@@ -1,21 +1,24 @@
 """From staged bytes to published ones: what was written is checked, described, put in place, and recovered.
 
-The invariant: before a publication that takes several steps begins, a journal in the run's private folder says how
-to end it, so that the next run on this machine ends what a killed one began.
+The invariant: before a publication that takes several steps begins, a journal says how to end it, so that the next
+run on this machine ends what a killed one began.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 import os
 import pickle
+import stat
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from superluigi.errors import InvalidNameError, MissingOutputError, TargetShapeError
-from superluigi.storage import files, processes
+from superluigi.errors import InvalidNameError, MissingOutputError, SuperLuigiError, TargetShapeError
+from superluigi.storage import files, processes, workplace
 from superluigi.targets.store import Shape, Written
 
 if TYPE_CHECKING:
@@ -24,8 +27,6 @@ if TYPE_CHECKING:
     from superluigi.targets.store import Store
 
 _log = logging.getLogger("superluigi")
-
-JOURNAL_NAME = "journal"
 
 _is_recovering: ContextVar[bool] = ContextVar("superluigi_is_recovering", default=False)
 
@@ -52,16 +53,18 @@ def inspect(target: Target, path: Path) -> Written:
     """
     promised = f"{type(target).__name__} holds {target.shape.value}"
     if target.shape is Shape.FILE:
+        try:
+            facts = os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            message = f"Nothing was written for {target}, but {promised}. Write it to the path that was given."
+            raise MissingOutputError(message) from None
         if path.is_dir():
             message = f"A folder was written for {target}, but {promised}. Write a file, or use {target.other_shape}."
             raise TargetShapeError(message)
-        if not path.exists():
-            message = f"Nothing was written for {target}, but {promised}. Write it to the path that was given."
-            raise MissingOutputError(message)
-        if path.is_symlink():
+        if stat.S_ISLNK(facts.st_mode):
             problem = f"was written for {target} as a link to {os.readlink(path)!r}"
             raise InvalidNameError(str(path), problem, "Write the file itself, as what a link points to may change.")
-        return Written(path, path.stat().st_size, files.digest(path), files.changed_stamp(path), None)
+        return Written(path, facts.st_size, files.digest(path), files.changed_stamp(path), None)
     if path.exists() and not path.is_dir():
         message = f"A file was written for {target}, but {promised}. Write into it, or use {target.other_shape}."
         raise TargetShapeError(message)
@@ -130,19 +133,32 @@ def _facts(target: Target, written: Written) -> Metadata:
 
 @dataclass(frozen=True)
 class Publication:
-    """Where one run of one task stages its outputs and, once all are checked, the steps that publish them.
+    """The steps that publish the outputs of one run of one task, once all are checked.
 
-    Written to a journal in the run's private folder before the first step, it lets `recover` end what was begun.
+    Written to a journal before the first step, it lets `recover` end what was begun.
     """
 
     run: str
-    stores: tuple[Store, ...]
+    steps: tuple[tuple[Store, Written, Metadata], ...]
     guard: Store | None = None
-    steps: tuple[tuple[Store, Written, Metadata], ...] = ()
     guard_address: str = ""
 
     def carry_out(self) -> None:
-        """Take the steps; the outputs count as complete only when the last is taken. One process at a time does so."""
+        """Take the steps, with a journal if there are several; the outputs count as complete only after the last."""
+        if self.guard is None and not any(store.changes_in_steps for store, _, _ in self.steps):
+            self._take_steps()
+            return
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(workplace.journal(pickle.dumps(self)))
+            except SuperLuigiError:
+                raise
+            except Exception as error:  # noqa: BLE001  (client options may hold whatever the user likes)
+                _log.debug("No journal is kept, so a killed publication is not ended by the next run: %s", error)
+            self._take_steps()
+
+    def _take_steps(self) -> None:
+        """Publish what was staged. With a guard, one process at a time does so."""
         if self.guard is None:
             for store, written, record in self.steps:
                 store.publish(written, record)
@@ -152,20 +168,6 @@ class Publication:
             for store, written, record in self.steps:
                 store.publish(written, record)
             self.guard.unmark()
-
-    def write_journal(self, folder: Path) -> None:
-        """Write down what is about to be done, in one step."""
-        try:
-            data = pickle.dumps(self)
-        except Exception as error:  # noqa: BLE001  (client options may hold whatever the user likes)
-            _log.debug("No journal is kept, so a killed publication is not ended by the next run: %s", error)
-            return
-        partial = folder / f"{JOURNAL_NAME}.partial"
-        with open(
-            os.open(partial, os.O_WRONLY | os.O_CREAT, 0o600), "wb"
-        ) as journal:  # client options may hold secrets
-            journal.write(data)
-        os.replace(partial, folder / JOURNAL_NAME)
 
     def recover(self) -> None:
         """End what this run began before it was killed, and clear what it left.
@@ -179,7 +181,7 @@ class Publication:
                     store.publish(written, record)
             if is_begun and self.guard is not None and all(self._is_taken(store) for store, _, _ in self.steps):
                 self.guard.unmark()
-        for store in self.stores:
+        for store, _, _ in self.steps:
             store.heal()
 
     def _is_taken(self, store: Store) -> bool:
@@ -191,24 +193,20 @@ def recover_abandoned() -> None:
     """End and clear what killed processes of this machine left. Costs one listing where they left nothing."""
     if _is_recovering.get():  # a store that is asked in the course of it finds what was left, too
         return
-    abandoned = processes.abandoned_folders()
+    abandoned = workplace.abandoned_homes()
     if not abandoned:
         return
     token = _is_recovering.set(True)
     try:
-        _recover_all(abandoned)
+        with processes.lock("recovery", family="recovery"):
+            for journal in itertools.chain.from_iterable(map(workplace.journals_in, abandoned)):
+                _recover(journal)
+            for home in abandoned:
+                for place in workplace.places_of(home):
+                    workplace.clear(place)
+                files.discard(home)
     finally:
         _is_recovering.reset(token)
-
-
-def _recover_all(abandoned: list[Path]) -> None:
-    with processes.lock("recovery", family="recovery"):
-        for folder in abandoned:
-            journal = folder / JOURNAL_NAME
-            if journal.exists():
-                _recover(journal)
-        for folder in abandoned:
-            files.discard(folder)
 
 
 def _recover(journal: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from superluigi.errors import InvalidNameError, StorageError, TargetNotFoundError, TargetShapeError
-from superluigi.storage import files, processes, transfers
+from superluigi.storage import files, processes, transfers, workplace
 from superluigi.storage.cache import CacheEntry, default_root, readable_name
 from superluigi.storage.s3 import DIGEST_HEADER, Bucket, ObjectFacts, check_upload_options, etag_of
 from superluigi.targets import metadata
@@ -63,7 +63,7 @@ class _S3Store:
     def staging(self) -> Iterator[Path]:
         """Yield an empty folder beside the local copies. Raises ConfigError for upload options that boto3 lacks."""
         check_upload_options(self.upload_options)
-        with processes.private_folder() as folder:
+        with workplace.private_folder() as folder:
             yield folder
 
     def write_record(self, record: Metadata) -> None:
