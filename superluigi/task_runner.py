@@ -172,8 +172,7 @@ def _work(run: Run, roots: list[luigi.Task], *, num_workers: int, central_schedu
     worker = factory.create_worker(scheduler, num_workers)
     try:
         with worker:
-            for root in roots:
-                worker.add(root)
+            worker.add_all(roots)
             worker.run()
     finally:
         if hasattr(scheduler, "close"):

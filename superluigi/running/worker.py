@@ -29,11 +29,13 @@ from luigi.worker import ContextManagedTaskProcess, TaskStatusReporter, Tracebac
 from superluigi import config as configuration
 from superluigi import dag, identity, provenance
 from superluigi.errors import CycleError, TaskFailure, TaskTypeError
+from superluigi.planning import Forcing, Outlook
 from superluigi.running.scheduler import Scheduler
 from superluigi.storage import workplace
+from superluigi.targets.foresight import foresight
 
 if TYPE_CHECKING:
-    from superluigi.planning import Forcing
+    from collections.abc import Sequence
 
 
 class Run:
@@ -56,6 +58,12 @@ class Run:
             return False
         is_complete: bool = task.complete()
         return is_complete
+
+    def are_complete(self, tasks: Sequence[luigi.Task]) -> dict[luigi.Task, bool]:
+        """Say it of many tasks, with few requests."""
+        with foresight():
+            Outlook(self.forcing).ask(tasks)
+            return {task: self.is_complete(task) for task in tasks}
 
     def record_failure(self, task: luigi.Task, error: BaseException | None, text: str) -> None:
         """Keep why a task failed, until it succeeds."""
@@ -124,6 +132,7 @@ class TaskProcess(ContextManagedTaskProcess):
         self._obstacle = obstacle
         self._failure: tuple[BaseException, str] | tuple[()] = ()
         self._settings = configuration.of_this_call()
+        self._upstream: dict[luigi.Task, bool] | None = None
         self.check_complete = self._is_complete  # type: ignore[assignment]  # Luigi's is a partial of the same form
 
     def run(self) -> None:
@@ -135,7 +144,13 @@ class TaskProcess(ContextManagedTaskProcess):
             super().run()
 
     def _is_complete(self, task: luigi.Task) -> bool:
-        return task.complete() if task == self.task else self._run.is_complete(task)
+        if task == self.task:
+            is_complete: bool = task.complete()
+            return is_complete
+        if self._upstream is None:  # Luigi asks this of all that a task requires, one after the other, before it runs
+            self._upstream = self._run.are_complete(dag.upstream_of(self.task))
+        known = self._upstream.pop(task, None)
+        return self._run.is_complete(task) if known is None else known
 
     def put(self, result: tuple[Any, ...]) -> None:
         """Take the result from Luigi's `run`, and pass it on with the exception that belongs to it."""
@@ -189,33 +204,49 @@ class Worker(luigi.worker.Worker):
     # Scheduling
 
     def add(self, task: luigi.Task, multiprocess: bool = False, processes: int = 0) -> bool:  # noqa: ARG002, FBT001, FBT002
-        """Tell the scheduler of a task and of all that it needs; of complete tasks nothing upstream is looked at.
+        """Tell the scheduler of a task and of all that it needs; see `add_all`."""
+        return self.add_all([task])
+
+    def add_all(self, roots: Sequence[luigi.Task]) -> bool:
+        """Tell the scheduler of tasks and of all that they need, level by level; nothing upstream of complete ones.
 
         Raises:
             CycleError: tasks require each other in a circle.
         """
-        self._validate_task(task)
+        for root in roots:
+            self._validate_task(root)
         self.add_succeeded = True
-        seen = {task}
-        pending = [task]
-        while pending:
-            current = pending.pop()
-            is_complete = self._check(current)
-            if is_complete is False and self._run.forcing.includes(current):
-                self._reopen(current)
-            upstream = []
-            for required in self._add(current, is_complete):
-                upstream.append(required)
-                if required not in seen:
-                    self._validate_task(required)
-                    self._has_id(required)  # Luigi asks for the ids of all that is required before each is checked
-                    seen.add(required)
-                    pending.append(required)
-            self.requirements[current] = tuple(upstream)
-        dag.walk([task], lambda member: self.requirements.get(member, ()))
-        if self._first_task is None:
-            self._first_task = task.task_id
+        level = list(dict.fromkeys(roots))
+        seen = set(level)
+        outlook = Outlook(self._run.forcing)
+        with foresight():
+            while level:
+                outlook.ask(level)
+                following: list[luigi.Task] = []
+                for current in level:
+                    upstream = self._add_one(current)
+                    self.requirements[current] = tuple(upstream)
+                    for required in upstream:
+                        if required not in seen:
+                            seen.add(required)
+                            following.append(required)
+                level = following
+        dag.walk(roots, lambda member: self.requirements.get(member, ()))
+        if self._first_task is None and roots:
+            self._first_task = roots[0].task_id
         return bool(self.add_succeeded)
+
+    def _add_one(self, task: luigi.Task) -> list[luigi.Task]:
+        """Tell the scheduler of a task; give what it needs, unless it is complete."""
+        is_complete = self._check(task)
+        if is_complete is False and self._run.forcing.includes(task):
+            self._reopen(task)
+        upstream = []
+        for required in self._add(task, is_complete):
+            self._validate_task(required)
+            self._has_id(required)  # Luigi asks for the ids of all that is required before each is checked
+            upstream.append(required)
+        return upstream
 
     def _reopen(self, task: luigi.Task) -> None:
         """Tell a central scheduler that what it knows of a forced task no longer holds.

@@ -20,11 +20,12 @@ from superluigi.storage.cache import CacheEntry, default_root, readable_name
 from superluigi.storage.s3 import DIGEST_HEADER, Bucket, ObjectFacts, check_upload_options, etag_of
 from superluigi.targets import metadata
 from superluigi.targets.base import Target
+from superluigi.targets.foresight import Question, answer, look_ahead
 from superluigi.targets.store import Present, Shape, Written, not_found
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from superluigi.targets.metadata import Metadata
 
@@ -84,7 +85,8 @@ class _S3Store:
 
     def is_marked(self) -> bool:
         """Say whether the marker stands. One HEAD."""
-        return self.bucket.head(self.marker_key) is not None
+        known = answer(self.bucket, self.marker_key)
+        return self.bucket.has(self.marker_key) if known is None else known
 
     def is_unfinished_by(self, run: str) -> bool:
         """Say whether the marker stands and is this run's. One GET."""
@@ -99,7 +101,8 @@ class S3ObjectStore(_S3Store):
 
     def exists(self) -> bool:
         """Say whether the object is there. One HEAD."""
-        return self.bucket.head(self.key) is not None
+        known = answer(self.bucket, self.key)
+        return self.bucket.has(self.key) if known is None else known
 
     def publish(self, written: Written, record: Metadata | None) -> None:
         """Put the record, then the object in one step; the new record holds the old one, should the second fail."""
@@ -186,6 +189,9 @@ class S3PrefixStore(_S3Store):
 
     def exists(self) -> bool:
         """Say whether there is an object, and no marker. One listing of the first thousand keys."""
+        known = answer(self.bucket, self.key)
+        if known is not None:
+            return known
         found = False
         for item in self.bucket.listing(self.key):
             if item.key == self._unfinished_key:
@@ -329,6 +335,25 @@ class S3PrefixStore(_S3Store):
         self.metadata_bucket.delete([self.metadata_key])
         self.bucket.delete([self._unfinished_key, self.marker_key])
         self.entry().forget()
+
+
+def ask_together(targets: Iterable[Target], guards: Iterable[Target]) -> None:
+    """Find out which targets in S3 exist, and which of the guards are marked; others are passed over.
+
+    For use within `foresight`: `exists()` and `is_marked()` then find the answers. One alone is not asked.
+    """
+    stores = [target.store for target in targets if isinstance(target, _S3Target)]
+    objects: list[Question] = [(store.bucket, store.key) for store in stores if isinstance(store, S3ObjectStore)]
+    marked = [guard.store for guard in guards if isinstance(guard, _S3Target)]
+    objects += [(store.bucket, store.marker_key) for store in marked]
+    prefixes = [store for store in stores if isinstance(store, S3PrefixStore)]
+    if len(objects) + len(prefixes) > 1:
+        look_ahead(objects, [((store.bucket, store.key), store.exists) for store in prefixes])
+
+
+def is_remote(target: object) -> bool:
+    """Say whether asking for the target takes a request."""
+    return isinstance(target, _S3Target)
 
 
 def _fingerprint_of(present: ObjectFacts) -> str:
