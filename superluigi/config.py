@@ -70,9 +70,9 @@ def cache_min_free_bytes() -> int:
     return _whole_number("cache_min_free_bytes", 1 << 30)
 
 
-def max_concurrency() -> int:
-    """How many requests are made to S3 at a time (`max_concurrency`, default 16)."""
-    return max(1, _whole_number("max_concurrency", 16))
+def max_concurrency(default: int = 16) -> int:
+    """How many requests are made to S3 at a time (`max_concurrency`, default 16, and more where they cost less)."""
+    return max(1, _whole_number("max_concurrency", default))
 
 
 def _choice(key: str, default: str, choices: tuple[str, ...]) -> str:

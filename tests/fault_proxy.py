@@ -16,7 +16,11 @@ ANSWERS = {"500": "InternalError", "503": "SlowDown", "403": "AccessDenied", "40
 
 @dataclass
 class FaultProxy:
-    """Faults are told with `misbehave`; `log` holds (operation, path) of every request that arrived."""
+    """Faults are told with `misbehave`; `log` holds (operation, path) of every request that arrived.
+
+    `at_once` is the most requests that were under way at one time; where `gathers` is set, each waits until there were
+    so many.
+    """
 
     endpoint_url: str
     log: list[tuple[str, str]] = field(default_factory=list)
@@ -24,6 +28,24 @@ class FaultProxy:
     operation: str = ""
     times: float = 0
     release: threading.Event = field(default_factory=threading.Event)
+    gathers: int = 0
+    under_way: int = 0
+    at_once: int = 0
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    @contextlib.contextmanager
+    def counted(self):
+        """Count the request of the block as under way."""
+        with self.changed:
+            self.under_way += 1
+            self.at_once = max(self.at_once, self.under_way)
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self.at_once >= self.gathers, 20)
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.under_way -= 1
 
     def misbehave(self, fault: str, operation: str, times: float) -> None:
         """Let the next requests of one operation go wrong, so many times."""
@@ -71,6 +93,10 @@ def fault_proxy(upstream_url: str):
             operation = operation_of(self.command, self.path)
             proxy.log.append((operation, urlsplit(self.path).path))
             body = self.read_body()
+            with proxy.counted():
+                self.answer(operation, body)
+
+        def answer(self, operation: str, body: bytes) -> None:
             fault = proxy.fault if proxy.is_due(operation) else None
             if fault in ANSWERS:
                 self.answer_error(int(fault), ANSWERS[fault])

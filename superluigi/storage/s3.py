@@ -35,6 +35,7 @@ _MAX_TRIES = 5
 _CONNECT_TIMEOUT_S = 10
 _READ_TIMEOUT_S = 30
 _KEYS_PER_DELETE = 1000
+_UNASKED_BYTES = 1 << 20
 _MAX_CONNECTIONS = 256  # places for connections, which are opened when needed; `max_concurrency` bounds how many
 
 # A change of these gives another client: tests and notebooks point them elsewhere within one process.
@@ -227,13 +228,16 @@ class Bucket:
 
     # How many at a time
 
-    def max_concurrency(self) -> int:
+    def max_concurrency(self, *default: int) -> int:
         """Give how many requests may be made at a time: the setting, or the client's own places for connections."""
         places = self.client().meta.config.max_pool_connections  # type: ignore[attr-defined]
-        return min(config.max_concurrency(), int(places))
+        return min(config.max_concurrency(*default), int(places))
 
-    def transfer_manager(self) -> Any:
-        """Give boto3's own TransferManager, which sends and fetches in parts: a context, whose threads end with it."""
+    def transfer_manager(self, etags: dict[str, str] | None = None) -> Any:
+        """Give boto3's own TransferManager, which sends and fetches in parts: a context, whose threads end with it.
+
+        Into `etags` it puts, by key, the ETags of what it has sent in parts.
+        """
         from boto3.s3.transfer import TransferConfig, create_transfer_manager
 
         settings = TransferConfig(
@@ -242,7 +246,8 @@ class Bucket:
             max_concurrency=self.max_concurrency(),
             preferred_transfer_client="classic",  # the other one, awscrt, has threads that outlive the call
         )
-        return create_transfer_manager(self.client(), settings)
+        client = self.client() if etags is None else _TellingClient(self.client(), etags)
+        return create_transfer_manager(client, settings)  # type: ignore[arg-type]
 
     # What goes wrong
 
@@ -276,6 +281,22 @@ class Bucket:
             if translated is None:
                 raise
             raise translated from error
+
+
+class _TellingClient:
+    """A client that keeps the ETags of multipart uploads, which boto3's TransferManager throws away."""
+
+    def __init__(self, client: S3Client, etags: dict[str, str]) -> None:
+        self._client = client
+        self._etags = etags
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def complete_multipart_upload(self, **arguments: Any) -> Any:
+        answer = self._client.complete_multipart_upload(**arguments)
+        self._etags[arguments["Key"]] = answer["ETag"].strip('"')
+        return answer
 
 
 def check_upload_options(options: Mapping[str, Any]) -> None:
@@ -333,7 +354,14 @@ def _make_client(role_arn: str | None, options: dict[str, Any]) -> S3Client:
         source = {name: options.pop(name) for name in (*_CREDENTIALS, "region_name") if name in options}
         session = _session_with_role(boto3.session.Session(**source), role_arn)
     client: S3Client = session.client("s3", config=config, **options)
+    client.meta.events.register("request-created.s3.PutObject", _without_expectation)
     return client
+
+
+def _without_expectation(request: Any, **_: object) -> None:
+    """Send small bodies at once: asking first whether they are welcome costs another round trip."""
+    if int(request.headers.get("Content-Length") or 0) < _UNASKED_BYTES:
+        del request.headers["Expect"]
 
 
 def _session_with_role(session: Any, role_arn: str) -> Any:

@@ -13,9 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from superluigi.errors import StoreUnavailableError
-from superluigi.storage import files
+from superluigi.storage import fast, files
 from superluigi.storage.concurrency import run_all
-from superluigi.storage.s3 import DIGEST_HEADER, MULTIPART_THRESHOLD_BYTES, etag_of
+from superluigi.storage.s3 import MULTIPART_THRESHOLD_BYTES
 from superluigi.storage.s3_errors import not_found
 
 if TYPE_CHECKING:
@@ -25,71 +25,90 @@ if TYPE_CHECKING:
 
     from s3transfer.futures import TransferFuture
 
+    from superluigi.storage.fast import Engine
     from superluigi.storage.s3 import Bucket, ObjectFacts
 
     _Ended: TypeAlias = queue.SimpleQueue[tuple[str, TransferFuture]]
 
+_MANY = 8  # objects, from which on the extra `fast` is used: a process that used it hands none on to its forks
+_MEDIUM_BYTES = 1 << 20
+_MAX_IN_MEMORY = 16  # objects of up to 8 MiB
 
-def upload(bucket: Bucket, paths: Mapping[str, Path], options: Mapping[str, Any]) -> dict[str, str | None]:
-    """Upload files by their keys, and give the ETag of each, None if somebody else has replaced it since.
 
-    Every object changes in one step, by one PUT; from 8 MiB on by a multipart upload, which is aborted when it fails,
-    and one HEAD. The first that fails stops what has not begun, and what is under way is awaited.
+def upload(bucket: Bucket, paths: Mapping[str, Path], options: Mapping[str, Any]) -> dict[str, str]:
+    """Upload files by their keys, and give the ETag of each.
+
+    Every object changes in one step, by one PUT; from 8 MiB on by a multipart upload, which is aborted when it fails.
+    The first that fails stops what has not begun, and what is under way is awaited.
 
     Raises:
         StorageError: one of the objects could not be put; it is named.
     """
-    etags: dict[str, str | None] = {}
-    small: list[str] = []
-    large: list[str] = []
-    for key, path in paths.items():
-        (small if path.stat().st_size < MULTIPART_THRESHOLD_BYTES else large).append(key)
+    etags: dict[str, str] = {}
+    small, medium, large = _by_size((key, path.stat().st_size) for key, path in paths.items())
+    engine = fast.engine(bucket, options) if len(small) + len(medium) >= _MANY else None
+    max_concurrency = _max_concurrency(bucket, engine)
 
     def put(key: str) -> None:
-        with open(paths[key], "rb") as body:
-            etags[key] = bucket.put_bytes(key, body, options)
+        with bucket.translated("PutObject", key):
+            data = paths[key].read_bytes()
+        if engine is not None and engine.is_for(key):
+            try:
+                etags[key] = engine.put(key, data)
+            except Exception:  # noqa: BLE001  (boto3 tries again, and tells what is wrong)
+                engine.failed()
+            else:
+                return
+        etags[key] = bucket.put_bytes(key, data, options)
 
-    def look(key: str, expected: str) -> None:
-        present = bucket.head(key)
-        is_ours = present is not None and expected in {present.digest, present.etag}
-        etags[key] = present.etag if present is not None and is_ours else None
-
-    max_concurrency = bucket.max_concurrency()
     run_all((partial(put, key) for key in small), max_concurrency=max_concurrency)
-    expected: dict[str, str] = {}
-    if large:
-        ended: _Ended = queue.SimpleQueue()
-        with bucket.transfer_manager() as manager:
-            for key in large:
-                told = [_Subscriber(key, ended)]
-                manager.upload(str(paths[key]), bucket.name, key, extra_args=dict(options), subscribers=told)
-            for key in large:  # here, while the threads send
-                expected[key] = options.get("Metadata", {}).get(DIGEST_HEADER) or etag_of(paths[key])
-            for _ in large:
-                _next_ended(bucket, "PutObject", ended)
-    run_all((partial(look, key, expected[key]) for key in large), max_concurrency=max_concurrency)
+    run_all((partial(put, key) for key in medium), max_concurrency=min(max_concurrency, _MAX_IN_MEMORY))
+    return {**etags, **_upload_in_parts(bucket, {key: paths[key] for key in large}, options)}
+
+
+def _upload_in_parts(bucket: Bucket, paths: Mapping[str, Path], options: Mapping[str, Any]) -> dict[str, str]:
+    if not paths:
+        return {}
+    etags: dict[str, str] = {}
+    ended: _Ended = queue.SimpleQueue()
+    with bucket.transfer_manager(etags) as manager:
+        for key, path in paths.items():
+            told = [_Subscriber(key, ended)]
+            manager.upload(str(path), bucket.name, key, extra_args=dict(options), subscribers=told)
+        for _ in paths:
+            _next_ended(bucket, "PutObject", ended)
     return etags
 
 
 def download(bucket: Bucket, destinations: Iterable[tuple[ObjectFacts, Path]]) -> bool:
     """Download objects into new files; say whether the bytes that arrived are those that S3 told of.
 
-    One GET each, or one per 8 MiB and a HEAD; again if the answer breaks off. What arrives wrong is removed, and stops
-    what has not begun.
+    One GET each, or one per 8 MiB and up to one HEAD; again if the answer breaks off. What arrives wrong is removed,
+    and stops what has not begun.
 
     Raises:
         TargetNotFoundError: there is no such object.
         StorageError: one of the objects could not be fetched; it is named.
     """
-    small: list[tuple[ObjectFacts, Path]] = []
-    large: list[tuple[ObjectFacts, Path]] = []
-    for expected, path in destinations:
-        (small if expected.size_bytes < MULTIPART_THRESHOLD_BYTES else large).append((expected, path))
+    wanted = {expected.key: (expected, path) for expected, path in destinations}
+    small, medium, large = _by_size((key, expected.size_bytes) for key, (expected, _) in wanted.items())
+    engine = fast.engine(bucket, {}) if len(small) + len(medium) >= _MANY else None
+    max_concurrency = _max_concurrency(bucket, engine)
 
-    def get(expected: ObjectFacts, path: Path) -> None:
-        data = bucket.get_bytes(expected.key)
+    def fetch(key: str) -> bytes:
+        if engine is not None and engine.is_for(key):
+            try:
+                return engine.get(key)
+            except Exception:  # noqa: BLE001  (boto3 tries again, and tells what is wrong)
+                engine.failed()
+        data = bucket.get_bytes(key)
         if data is None:
-            raise not_found(f"s3://{bucket.name}/{expected.key}")
+            raise not_found(f"s3://{bucket.name}/{key}")
+        return data
+
+    def get(key: str) -> None:
+        expected, path = wanted[key]
+        data = fetch(key)
         check = _Check(expected)
         check.update(data)
         if not check.holds(bucket):
@@ -97,15 +116,17 @@ def download(bucket: Bucket, destinations: Iterable[tuple[ObjectFacts, Path]]) -
         path.write_bytes(data)
 
     try:
-        run_all((partial(get, *item) for item in small), max_concurrency=bucket.max_concurrency())
-        if large:
-            _download_in_parts(bucket, large)
+        run_all((partial(get, key) for key in small), max_concurrency=max_concurrency)
+        run_all((partial(get, key) for key in medium), max_concurrency=min(max_concurrency, _MAX_IN_MEMORY))
+        _download_in_parts(bucket, [wanted[key] for key in large])
     except _OtherBytesError:
         return False
     return True
 
 
 def _download_in_parts(bucket: Bucket, destinations: list[tuple[ObjectFacts, Path]]) -> None:
+    if not destinations:
+        return
     arriving = {expected.key: _ArrivingFile(expected, path) for expected, path in destinations}
     ended: _Ended = queue.SimpleQueue()
     with contextlib.ExitStack() as unfinished:
@@ -120,6 +141,18 @@ def _download_in_parts(bucket: Bucket, destinations: list[tuple[ObjectFacts, Pat
                 if not file.check.holds(bucket):
                     raise _OtherBytesError
         unfinished.pop_all()
+
+
+def _by_size(sizes: Iterable[tuple[str, int]]) -> tuple[list[str], list[str], list[str]]:
+    """Give the keys of what goes whole, what goes whole but few at a time, and what goes in parts."""
+    groups: tuple[list[str], list[str], list[str]] = ([], [], [])
+    for key, size_bytes in sizes:
+        groups[(size_bytes >= _MEDIUM_BYTES) + (size_bytes >= MULTIPART_THRESHOLD_BYTES)].append(key)
+    return groups
+
+
+def _max_concurrency(bucket: Bucket, engine: Engine | None) -> int:
+    return bucket.max_concurrency() if engine is None else bucket.max_concurrency(fast.MAX_CONCURRENCY)
 
 
 class _OtherBytesError(Exception):

@@ -118,8 +118,7 @@ class S3ObjectStore(_S3Store):
             etag = transfers.upload(self.bucket, {self.key: written.path}, options)[self.key]
             if record is None:  # the former record is not that of the new object, and is recognised until it is gone
                 self.metadata_bucket.delete([self.metadata_key])
-        if etag is not None:
-            self.entry().adopt(written.path, etag, written.size_bytes)
+        self.entry().adopt(written.path, etag, written.size_bytes)
 
     def read_record(self) -> Metadata | None:
         """Give the record of the present object. One HEAD, one GET."""
