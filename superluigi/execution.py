@@ -189,7 +189,7 @@ class _Execution:
 
     def _read(self, tasks: Any, *, with_copies: bool) -> tuple[Any, Any]:
         def read(task: luigi.Task) -> Any:
-            return dag.map_nested(lambda target: self._input(task, target, with_copies=with_copies), task.output())
+            return dag.map_nested(lambda target: self._input(task, target, with_copies=with_copies), dag.output(task))
 
         inputs = dag.map_nested(read, tasks)
         handed_over = dag.map_nested(lambda given: given.handed_over, inputs)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import luigi
 
 _LENGTH = 32
+_line = json.JSONEncoder().encode
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 
 
 def task_id(task: luigi.Task) -> str:
@@ -94,12 +96,11 @@ def _compute(task: luigi.Task, upstream: list[tuple[dag.Role, str]]) -> str:
     facts: dict[str, Any] = {
         "family": task.get_task_family(),
         "params": task.to_str_params(only_significant=True, only_public=True),
-        "requires": sorted(upstream, key=json.dumps),
+        "requires": sorted(upstream, key=_line),
     }
     if version_of(type(task)) is not None:
         facts["version"] = version_of(type(task))
-    canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:_LENGTH]
+    return hashlib.sha256(_canonical(facts).encode("ascii")).hexdigest()[:_LENGTH]
 
 
 class _Node:

@@ -33,6 +33,7 @@ from superluigi.planning import Forcing, Outlook
 from superluigi.running.scheduler import Scheduler
 from superluigi.storage import workplace
 from superluigi.targets.foresight import foresight
+from superluigi.tasks import Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +58,7 @@ class Run:
         if self.forcing.includes(task) and task not in self.done:
             return False
         is_complete: bool = task.complete()
+        _know(task, is_complete=is_complete)
         return is_complete
 
     def are_complete(self, tasks: Sequence[luigi.Task]) -> dict[luigi.Task, bool]:
@@ -73,6 +75,14 @@ class Run:
         """Keep that a task ran; a failure before it was retried no longer counts."""
         self.done.add(task)
         self.failures.pop(task, None)
+        _know(task, is_complete=True)
+
+
+def _know(task: luigi.Task, *, is_complete: bool) -> None:
+    if isinstance(task, Task) and not task.has_own_complete():
+        facts = dag.remembered(task)
+        facts["is_complete"] = is_complete
+        facts.pop("output", None)
 
 
 class _Results:
@@ -133,6 +143,7 @@ class TaskProcess(ContextManagedTaskProcess):
         self._failure: tuple[BaseException, str] | tuple[()] = ()
         self._settings = configuration.of_this_call()
         self._upstream: dict[luigi.Task, bool] | None = None
+        self._trusted: list[luigi.Task] = []
         self.check_complete = self._is_complete  # type: ignore[assignment]  # Luigi's is a partial of the same form
 
     def run(self) -> None:
@@ -148,13 +159,30 @@ class TaskProcess(ContextManagedTaskProcess):
             is_complete: bool = task.complete()
             return is_complete
         if self._upstream is None:  # Luigi asks this of all that a task requires, one after the other, before it runs
-            self._upstream = self._run.are_complete(dag.upstream_of(self.task))
+            upstream = dag.upstream_of(self.task)
+            self._trusted = [required for required in upstream if dag.is_known_complete(required)]
+            trusted = set(self._trusted)
+            self._upstream = dict.fromkeys(trusted, True)
+            self._upstream |= self._run.are_complete([required for required in upstream if required not in trusted])
         known = self._upstream.pop(task, None)
         return self._run.is_complete(task) if known is None else known
 
     def put(self, result: tuple[Any, ...]) -> None:
-        """Take the result from Luigi's `run`, and pass it on with the exception that belongs to it."""
-        self._results.put(result, *self._failure)
+        """Take the result from Luigi's `run`, and pass it on with the exception that belongs to it.
+
+        What was complete earlier in the run was not asked again. If the task failed, perhaps because it no longer
+        is, it is asked now: Luigi has what is missing made again, and then this task.
+        """
+        task_id, status, expl, missing, new_deps = result
+        if status == FAILED and not missing and self._failure:
+            missing = [required.task_id for required in self._trusted if not self._is_still_complete(required)]
+        self._results.put((task_id, status, expl, missing, new_deps), *self._failure)
+
+    def _is_still_complete(self, task: luigi.Task) -> bool:
+        try:
+            return self._run.is_complete(task)
+        except Exception:  # noqa: BLE001  (the failure that is being reported counts)
+            return True
 
     def _run_get_new_deps(self) -> Any:
         if self._obstacle is not None:
@@ -231,7 +259,8 @@ class Worker(luigi.worker.Worker):
                             seen.add(required)
                             following.append(required)
                 level = following
-        dag.walk(roots, lambda member: self.requirements.get(member, ()))
+        if not all(map(dag.is_ours, seen)):  # where all are, their ids could not be told of a circle
+            dag.walk(roots, lambda member: self.requirements.get(member, ()))
         if self._first_task is None and roots:
             self._first_task = roots[0].task_id
         return bool(self.add_succeeded)
@@ -239,8 +268,8 @@ class Worker(luigi.worker.Worker):
     def _add_one(self, task: luigi.Task) -> list[luigi.Task]:
         """Tell the scheduler of a task; give what it needs, unless it is complete."""
         is_complete = self._check(task)
-        if is_complete is False and self._run.forcing.includes(task):
-            self._reopen(task)
+        if is_complete is False and self._is_done_there(task):
+            self._scheduler.add_task(worker=self._id, task_id=task.task_id, status=UNKNOWN, runnable=False)
         upstream = []
         for required in self._add(task, is_complete):
             self._validate_task(required)
@@ -248,16 +277,19 @@ class Worker(luigi.worker.Worker):
             upstream.append(required)
         return upstream
 
-    def _reopen(self, task: luigi.Task) -> None:
-        """Tell a central scheduler that what it knows of a forced task no longer holds.
+    def _is_done_there(self, task: luigi.Task) -> bool:
+        """Say whether the scheduler takes a task for done that is to run: it is forced, or its output vanished.
 
-        For ten seconds after a task was done it ignores that the task is to run: see `stable_done_cooldown_secs` in
-        Luigi's scheduler. One request per run, and one per forced task that is done there.
+        For ten seconds after a task was done it ignores that the task is to run, unless it is told that this no
+        longer holds: see `stable_done_cooldown_secs` in Luigi's scheduler. One request per run with forced tasks.
         """
+        if task in self._run.done:
+            return True
+        if not self._run.forcing.includes(task):
+            return False
         if self._done_before is None:
             self._done_before = set(self._scheduler.task_list(status=DONE, upstream_status="", limit=False))
-        if task.task_id in self._done_before:
-            self._scheduler.add_task(worker=self._id, task_id=task.task_id, status=UNKNOWN, runnable=False)
+        return task.task_id in self._done_before
 
     def _check(self, task: luigi.Task) -> bool | TracebackWrapper:
         """Say whether a task is complete, or why that cannot be told."""

@@ -355,7 +355,7 @@ def changed_stamp(path: Path, *, leave_out: str | None = None) -> str:
     """
     facts = os.stat(path)
     if not stat.S_ISDIR(facts.st_mode):
-        return f"{facts.st_size}-{facts.st_mtime_ns}"
+        return stamp_of(facts)
     sha256 = hashlib.sha256()
     for name, child in files_in(path, may_lead_outside=True):
         if name != leave_out:
@@ -363,3 +363,8 @@ def changed_stamp(path: Path, *, leave_out: str | None = None) -> str:
             line = f"{len(name)}:{name}:{facts.st_size}:{facts.st_mtime_ns}\n"
             sha256.update(line.encode("utf-8", "surrogateescape"))
     return sha256.hexdigest()
+
+
+def stamp_of(facts: os.stat_result) -> str:
+    """Give the stamp of one file by what the system tells of it."""
+    return f"{facts.st_size}-{facts.st_mtime_ns}"

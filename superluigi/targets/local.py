@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 _INSIDE_NAME = ".metadata.json"
 _MARKER_SUFFIX = ".intent"
 _MAX_NAME_BYTES = 255
+_MAX_RECORDED = 1 << 16
+
+# The fingerprints that records told of data that look like this: many tasks may read the same input in one run.
+_recorded: dict[str, tuple[tuple[str, int], str]] = {}
 
 
 @dataclass(frozen=True)
@@ -72,18 +76,22 @@ class LocalStore:
 
         In a run the staging is listed once.
         """
+        return self._present() is not None
+
+    def _present(self) -> os.stat_result | None:
+        """Give what the system tells of the data, None if there are none; see `exists`."""
         if workplace.needs_clearing(self._place):
             recover_abandoned()
             self.heal()
         try:
-            is_folder = stat.S_ISDIR(os.stat(self.path).st_mode)
+            found = os.stat(self.path)
         except (FileNotFoundError, NotADirectoryError):
-            return False
-        if is_folder != (self.shape is Shape.FOLDER):
-            found = "a folder" if is_folder else "a file"
-            message = f"{self.path} is {found}, but {self.shape.value} was expected. Use {self.other_shape}."
+            return None
+        if stat.S_ISDIR(found.st_mode) != (self.shape is Shape.FOLDER):
+            kind = "a file" if self.shape is Shape.FOLDER else "a folder"
+            message = f"{self.path} is {kind}, but {self.shape.value} was expected. Use {self.other_shape}."
             raise TargetShapeError(message)
-        return True
+        return found
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:
@@ -141,7 +149,7 @@ class LocalStore:
         if not self.exists():
             raise not_found(self.path)
         with processes.lock(str(self.path)):
-            yield Present(self.path, self._fingerprint)
+            yield Present(self.path, self.fingerprint)
 
     def read_record(self) -> Metadata | None:
         """Give the record of the present data; reads them only if their sizes or times are not as recorded."""
@@ -186,16 +194,22 @@ class LocalStore:
 
     def fingerprint(self) -> str:
         """Give the recorded digest if sizes and times are as recorded, else read the data."""
-        if not self.exists():
+        found = self._present()
+        if found is None:
             raise not_found(self.path)
-        return self._fingerprint()
-
-    def _fingerprint(self) -> str:
-        record = self._own_record() or {}
-        output = record.get("output")
-        if isinstance(output, dict) and "fingerprint" in output and output.get("stamp") == self._stamp():
-            return str(output["fingerprint"])
-        return self._digest()
+        name = os.fspath(self.path)
+        stamp = files.stamp_of(found) if self.shape is Shape.FILE else self._stamp()
+        seen = stamp, found.st_ino  # what is replaced within one tick of the clock is another file
+        known = _recorded.get(name)
+        if known is not None and known[0] == seen:
+            return known[1]
+        output = (self._own_record() or {}).get("output")
+        if not isinstance(output, dict) or "fingerprint" not in output or output.get("stamp") != stamp:
+            return self._digest()
+        if len(_recorded) >= _MAX_RECORDED:
+            _recorded.clear()
+        _recorded[name] = seen, str(output["fingerprint"])
+        return _recorded[name][1]
 
     def _digest(self) -> str:
         if self.shape is Shape.FILE:

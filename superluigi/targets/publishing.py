@@ -64,7 +64,7 @@ def inspect(target: Target, path: Path) -> Written:
         if stat.S_ISLNK(facts.st_mode):
             problem = f"was written for {target} as a link to {os.readlink(path)!r}"
             raise InvalidNameError(str(path), problem, "Write the file itself, as what a link points to may change.")
-        return Written(path, facts.st_size, files.digest(path), files.changed_stamp(path), None)
+        return Written(path, facts.st_size, files.digest(path), files.stamp_of(facts), None)
     if path.exists() and not path.is_dir():
         message = f"A file was written for {target}, but {promised}. Write into it, or use {target.other_shape}."
         raise TargetShapeError(message)
