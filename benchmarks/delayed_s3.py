@@ -26,6 +26,7 @@ from xml.sax.saxutils import escape
 
 HOST = "127.0.0.1"
 COUNTS = "/-/counts"  # asked of the proxy itself: how many requests of which kind, and the most at one time; then 0
+FILL = "-fill-"  # no bucket: the bare server takes a list of keys there, and makes empty objects
 REGION = "us-east-1"
 BLOCK_BYTES = 1 << 20
 ENVIRONMENT = {
@@ -230,7 +231,11 @@ class BareS3(HttpRequests):
 
     def on_end(self):
         objects = self.store.objects.get(self.bucket)
-        if self.method == "PUT" and not self.key:
+        if self.bucket == FILL:
+            for key in json.loads(b"".join(self.blocks)):
+                self.store.put(self.key, key, [], 0, hashlib.md5(usedforsecurity=False).hexdigest(), {})
+            self.answer(200)
+        elif self.method == "PUT" and not self.key:
             self.store.objects.setdefault(self.bucket, {})
             self.answer(200)
         elif objects is None:
@@ -390,7 +395,8 @@ def serve_moto(port_told):
 class DelayedS3:
     """The address of a running pair, and what it was asked."""
 
-    def __init__(self, port, bucket):
+    def __init__(self, port, bucket, *, is_bare):
+        self.is_bare = is_bare
         self.endpoint_url = f"http://{HOST}:{port}"
         self.bucket = bucket
         self.environment = {**ENVIRONMENT, "AWS_ENDPOINT_URL": self.endpoint_url}
@@ -401,6 +407,15 @@ class DelayedS3:
             counts = json.load(answer)
         counts.pop("under way", None)
         return counts
+
+    def fill(self, keys):
+        """Make empty objects of these keys in one request; says whether the server could."""
+        if not self.is_bare:
+            return False
+        path = f"{self.endpoint_url}/{FILL}/{self.bucket}"
+        request = urllib.request.Request(path, json.dumps(keys).encode(), method="PUT")  # noqa: S310  (our own server)
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request).close()
+        return True
 
 
 @contextlib.contextmanager
@@ -419,7 +434,7 @@ def delayed_s3(bucket, *, delay_ms, server):
     found = dict(os.environ)
     try:
         upstream_port = started(serve_moto if server == "moto" else serve_bare)
-        running = DelayedS3(started(serve_proxy, upstream_port, delay_ms / 1000), bucket)
+        running = DelayedS3(started(serve_proxy, upstream_port, delay_ms / 1000), bucket, is_bare=server == "bare")
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             del os.environ[name]
         os.environ.update(running.environment)

@@ -186,6 +186,8 @@ def _is_plain(bucket: Bucket, client: Any) -> bool:
         and not (config.s3 or {}).keys() - _S3_OPTIONS
         and config.signature_version == "s3v4"
         and not config.proxies
+        and client.meta.region_name not in {None, "aws-global"}
+        and None not in {config.connect_timeout, config.read_timeout}
         and not any(os.environ.get(name) for name in _ENVIRONMENT)
         and not (client.meta.endpoint_url.startswith("https:") and any(os.environ.get(name) for name in _OTHER_TRUST))
         and not bucket.name.startswith("arn:")
