@@ -16,7 +16,6 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -368,5 +367,7 @@ def _awaited(coroutine: Coroutine[Any, Any, Any]) -> None:
     except RuntimeError:
         asyncio.run(coroutine)
         return
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(max_workers=1) as beside:
         beside.submit(contextvars.copy_context().run, asyncio.run, coroutine).result()

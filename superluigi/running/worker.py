@@ -30,7 +30,6 @@ from superluigi import config as configuration
 from superluigi import dag, identity, provenance
 from superluigi.errors import CycleError, TaskFailure, TaskTypeError
 from superluigi.planning import Forcing, Outlook
-from superluigi.running.scheduler import Scheduler
 from superluigi.storage import workplace
 from superluigi.targets.foresight import foresight
 from superluigi.tasks import Task
@@ -38,6 +37,7 @@ from superluigi.tasks import Task
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from superluigi.running.scheduler import Scheduler
 
 class Run:
     """What is true of one run and of nothing else."""
@@ -377,6 +377,8 @@ class Factory:
 
     def create_local_scheduler(self) -> Scheduler:
         """Give the scheduler of a run without a central one."""
+        from superluigi.running.scheduler import Scheduler
+
         return Scheduler(prune_on_get_work=True, record_task_history=False)
 
     def create_remote_scheduler(self, url: str) -> Any:

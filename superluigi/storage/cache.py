@@ -22,8 +22,6 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
 from superluigi import config
 from superluigi.errors import DiskFullError
 from superluigi.storage import files, processes, workplace
@@ -32,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
-_RESERVED = re.compile(r"(?i)^(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
+_UNSAFE = r'[\x00-\x1f\x7f<>:"/\\|?*]'
+_RESERVED = r"(?i)^(con|prn|aux|nul|com\d|lpt\d)(\.|$)"
 _MAX_NAME_BYTES = 200
 _FACTS_NAME = "entry.json"
 _USAGE_NAME = "usage.json"
@@ -47,13 +45,13 @@ def default_root() -> Path:
 
 def readable_name(key: str) -> str:
     """Give a file name for the last part of a key: the same suffix, and safe on every file system."""
-    name = _UNSAFE.sub("_", key.rstrip("/").rpartition("/")[2]).rstrip(". ")
+    name = re.sub(_UNSAFE, "_", key.rstrip("/").rpartition("/")[2]).rstrip(". ")
     stem, dot, suffix = name.rpartition(".")
     if len(name.encode()) > _MAX_NAME_BYTES:
         kept = suffix if dot and len(suffix) <= 20 else ""
         room = _MAX_NAME_BYTES - len(kept.encode()) - 1
         name = (stem if kept else name).encode()[:room].decode(errors="ignore") + (f".{kept}" if kept else "")
-    if _RESERVED.match(name) or name in ("", ".", ".."):
+    if re.match(_RESERVED, name) or name in ("", ".", ".."):
         name = f"_{name}"
     return name
 
@@ -73,7 +71,7 @@ class CacheEntry:
         """Where everything of this entry lies."""
         whole = f"{self.endpoint}\n{self.bucket}\n{self.kind}\n{self.key}"
         name = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:40]
-        endpoint, bucket = (readable_name(_UNSAFE.sub("_", part)) for part in (self.endpoint, self.bucket))
+        endpoint, bucket = (readable_name(re.sub(_UNSAFE, "_", part)) for part in (self.endpoint, self.bucket))
         return self.root / endpoint / bucket / name
 
     @property
@@ -162,7 +160,7 @@ def make_room(root: Path, size_bytes: int, *, on_disk_already: bool = False) -> 
     root.mkdir(parents=True, exist_ok=True)
     wanted = 0 if on_disk_already else size_bytes
     limit = config.cache_max_bytes()
-    with FileLock(root / "usage.lock"):
+    with processes.file_lock(str(root / "usage.lock")):
         used = _recorded_usage(root)
         if used is None or used + size_bytes > limit or not _has_room(root, wanted):
             used = _evict(root, int(limit * _KEPT_SHARE) - size_bytes, wanted)
@@ -175,7 +173,7 @@ def make_room(root: Path, size_bytes: int, *, on_disk_already: bool = False) -> 
 
 def give_up_all(root: Path) -> None:
     """Evict every copy that is not in use: the disk is full."""
-    with contextlib.suppress(FileNotFoundError), FileLock(root / "usage.lock"):
+    with contextlib.suppress(FileNotFoundError), processes.file_lock(str(root / "usage.lock")):
         (root / _USAGE_NAME).unlink(missing_ok=True)  # so that it is counted anew; there may be no room to write it
         _evict(root, 0, shutil.disk_usage(root).total)
 
@@ -218,7 +216,7 @@ def _evict(root: Path, kept_bytes: int, wanted_bytes: int) -> int:
     for _, folder, size_bytes in entries:
         if used <= kept_bytes and _has_room(root, wanted_bytes):
             break
-        with contextlib.suppress(Timeout), processes.lock(str(folder), wait=False):
+        with contextlib.suppress(TimeoutError), processes.lock(str(folder), wait=False):
             files.discard(folder)
             used -= size_bytes
     return used

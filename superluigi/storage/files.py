@@ -7,7 +7,6 @@ is written before that lies beside it.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import hashlib
 import os
@@ -30,7 +29,8 @@ REPLACED_SUFFIX = ".replaced"
 
 _BLOCK_BYTES = 1 << 20
 _MAX_NAME_BYTES = 255
-_NOT_ON_WINDOWS = re.compile(r'[\x00-\x1f<>:"\\|?*]|[. ]$|(?i:^(con|prn|aux|nul|com\d|lpt\d)(\.|$))')
+# Patterns are compiled by `re` when they are first used: compiling is a good part of what an import costs.
+_NOT_ON_WINDOWS = r'[\x00-\x1f<>:"\\|?*]|[. ]$|(?i:^(con|prn|aux|nul|com\d|lpt\d)(\.|$))'
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -159,6 +159,8 @@ def move(staged: Path, destination: Path) -> None:
 def _exchange(first: Path, second: Path) -> bool:
     if sys.platform != "linux":
         return False
+    import ctypes
+
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         return False
@@ -316,7 +318,7 @@ def check_names(names: Iterable[str], address: str) -> None:
             raise InvalidNameError(shown, "holds an empty part, '.' or '..', and cannot be a file in a folder", way_out)
         if "\0" in name or any(len(os.fsencode(part)) > _MAX_NAME_BYTES for part in parts):
             raise InvalidNameError(shown, "holds a NUL, or a part of more than 255 bytes", way_out)
-        if sys.platform == "win32" and any(_NOT_ON_WINDOWS.search(part) for part in parts):
+        if sys.platform == "win32" and any(re.search(_NOT_ON_WINDOWS, part) for part in parts):
             raise InvalidNameError(shown, "holds a part that Windows does not allow", way_out)
         folded = _folded(name)
         if folded in known:

@@ -14,13 +14,13 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
 from superluigi import config
 from superluigi.storage.files import translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from filelock import FileLock
 
 
 # Who owns a folder
@@ -92,10 +92,10 @@ def lock(address: str, *, family: str = "targets", wait: bool = True) -> Iterato
     """
     stripe = int(hashlib.sha256(address.encode("utf-8", "surrogateescape")).hexdigest()[:8], 16) % 1024
     path = config.data_dir() / "locks" / family / f"{stripe:04}.lock"
-    held = _lock_of(str(path))
+    held = file_lock(str(path))
     try:
         held.acquire(blocking=wait)
-    except Timeout:
+    except TimeoutError:
         raise
     except OSError:
         with translated("lock", path):
@@ -107,10 +107,12 @@ def lock(address: str, *, family: str = "targets", wait: bool = True) -> Iterato
 
 
 @functools.lru_cache(maxsize=4096)
-def _lock_of(path: str) -> FileLock:
+def file_lock(path: str) -> FileLock:
     """Give the lock of a file; it keeps apart who holds it in which thread, and makes the folder."""
+    from filelock import FileLock
+
     return FileLock(path)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_lock_of.cache_clear)  # a lock belongs to the process that made it
+    os.register_at_fork(after_in_child=file_lock.cache_clear)  # a lock belongs to the process that made it

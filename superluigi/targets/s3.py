@@ -35,7 +35,7 @@ _UNFINISHED_NAME = ".superluigi-unfinished"
 _RUN_ID = "superluigi-run-id"
 _MAX_KEY_BYTES = 1024
 _DOWNLOADS = 3
-_BUCKET = re.compile(r"^(arn:[\w:/.-]+|[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9])$")
+_BUCKET = r"arn:[\w:/.-]+|[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]"
 
 
 @dataclass(frozen=True)
@@ -529,7 +529,7 @@ class S3PrefixTarget(_S3Target):
 
 
 def _checked_bucket(bucket: object) -> str:
-    if isinstance(bucket, str) and _BUCKET.fullmatch(bucket) and ".." not in bucket:
+    if isinstance(bucket, str) and re.fullmatch(_BUCKET, bucket) and ".." not in bucket:
         return bucket
     way_out = "Give its bare name, such as 'my-bucket', or the ARN of an access point."
     raise InvalidNameError(str(bucket), "cannot be the name of a bucket", way_out)
