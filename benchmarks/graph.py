@@ -1,15 +1,18 @@
-"""What a run of a graph costs: luigi.build with its own scheduler, with ours, and superluigi.run_task.
+"""What a run of a graph costs: luigi.build with its own scheduler, with ours, superluigi.run_task, and plain Python.
 
 Every run has a process of its own, so that the peak of its memory is its own too. Seconds are those of the whole
 build: scheduling, running, summary; on a busy machine read the CPU seconds, which with one worker are all there are.
 Bare tasks are luigi.Task on luigi.LocalTarget; atomic tasks are
-AtomicTaskWithMetadata on LocalFileTarget, and write their lineage records.
+AtomicTaskWithMetadata on LocalFileTarget, and write their lineage records. Plain Python writes, digests, records and
+renames as many files, and knows nothing of tasks: the floor.
 """
 
 import argparse
+import hashlib
 import itertools
 import json
 import logging
+import os
 import resource
 import subprocess
 import sys
@@ -26,8 +29,9 @@ from superluigi import AtomicTaskWithMetadata, LocalFileTarget, run_task  # noqa
 from superluigi.running.scheduler import Scheduler  # noqa: E402
 
 SHAPES = ("wide", "chain", "layers", "diamonds")
-LINE = "{:<10}{:>8}  {:<40}{:>9}{:>8}{:>9}{:>7}{:>14}"
+LINE = "{:<10}{:>8}  {:<40}{:>9}{:>8}{:>9}{:>7}{:>14}{:>13}"
 RUNNERS = {
+    "floor": "plain Python",
     "luigi": "luigi.build, bare tasks",
     "indexed": "luigi.build, our scheduler, bare tasks",
     "atomic": "run_task, atomic tasks",
@@ -81,6 +85,22 @@ class Atomic(AtomicTaskWithMetadata):
         output_path.write_text("x")
 
 
+def floor(size, folder):
+    """Do what must be done for each task, and nothing else."""
+    for number in range(size + 1):
+        place = f"{folder}/{number // 1000}"
+        os.makedirs(place, exist_ok=True)
+        path = f"{place}/{number}"
+        with open(f"{path}.partial", "w") as stream:
+            stream.write("x")
+        with open(f"{path}.partial", "rb") as stream:
+            digest = hashlib.sha256(stream.read()).hexdigest()
+        with open(f"{path}.json.partial", "w") as stream:
+            json.dump({"number": number, "digest": digest}, stream)
+        os.replace(f"{path}.json.partial", f"{path}.metadata.json")
+        os.replace(f"{path}.partial", path)
+
+
 class Factory:
     """Luigi's factory, with our scheduler."""
 
@@ -97,7 +117,9 @@ def measure(runner, shape, size, workers):
     with tempfile.TemporaryDirectory() as folder:
         task = (Atomic if runner == "atomic" else Bare)(shape=shape, number=size, size=size, folder=folder)
         start, cpu_start = time.perf_counter(), time.process_time()
-        if runner == "atomic":
+        if runner == "floor":
+            floor(size, folder)
+        elif runner == "atomic":
             run_task(task, num_workers=workers)
         else:
             factory = Factory() if runner == "indexed" else None
@@ -124,19 +146,20 @@ def main():
     if arguments.here:
         measure(arguments.runners[0], arguments.shapes[0], arguments.sizes[0], arguments.workers)
         return
-    print(LINE.format("shape", "tasks", "runner", "seconds", "CPU s", "ms/task", "MiB", "times faster"))
+    print(LINE.format("shape", "tasks", "runner", "seconds", "CPU s", "ms/task", "MiB", "times faster", "times floor"))
     for shape, size in itertools.product(arguments.shapes, arguments.sizes):
-        peer = None
+        peer = lowest = None
         for runner in arguments.runners:
             cost, problem = measured_apart(runner, shape, size, arguments)
             if cost is None:
-                print(f"{LINE.format(shape, size, RUNNERS[runner], *5 * ' ').rstrip()}  {problem}", flush=True)
+                print(f"{LINE.format(shape, size, RUNNERS[runner], *6 * ' ').rstrip()}  {problem}", flush=True)
                 continue
             seconds = cost["seconds"]
             peer = seconds if runner == "luigi" else peer
+            lowest = seconds if runner == "floor" else lowest
             figures = f"{seconds:.2f}", f"{cost['cpu_seconds']:.2f}", f"{1000 * seconds / size:.3f}"
-            ratio = f"{peer / seconds:.1f}" if peer else ""
-            print(LINE.format(shape, size, RUNNERS[runner], *figures, f"{cost['megabytes']:.0f}", ratio), flush=True)
+            ratios = f"{peer / seconds:.1f}" if peer else "", f"{seconds / lowest:.1f}" if lowest else ""
+            print(LINE.format(shape, size, RUNNERS[runner], *figures, f"{cost['megabytes']:.0f}", *ratios), flush=True)
 
 
 def measured_apart(runner, shape, size, arguments):
