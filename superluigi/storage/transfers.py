@@ -83,7 +83,7 @@ def _upload_in_parts(bucket: Bucket, paths: Mapping[str, Path], options: Mapping
 def download(bucket: Bucket, destinations: Iterable[tuple[ObjectFacts, Path]]) -> bool:
     """Download objects into new files; say whether the bytes that arrived are those that S3 told of.
 
-    One GET each, or one per 8 MiB and up to one HEAD; again if the answer breaks off. What arrives wrong is removed,
+    One GET each, or one per 8 MiB; again if the answer breaks off. What arrives wrong is removed,
     and stops what has not begun.
 
     Raises:
@@ -134,7 +134,7 @@ def _download_in_parts(bucket: Bucket, destinations: list[tuple[ObjectFacts, Pat
             unfinished.callback(file.discard)
         with bucket.transfer_manager() as manager:
             for key, file in arriving.items():
-                manager.download(bucket.name, key, file, subscribers=[_Subscriber(key, ended)])
+                manager.download(bucket.name, key, file, subscribers=[_Subscriber(key, ended, file.check.expected)])
             for _ in arriving:
                 file = arriving[_next_ended(bucket, "GetObject", ended)]
                 file.close()
@@ -212,11 +212,21 @@ class _ArrivingFile:
 
 
 class _Subscriber:
-    """How boto3 says that a transfer has ended."""
+    """How boto3 learns what it would else ask for, in threads that `max_concurrency` does not bound, and what it says.
 
-    def __init__(self, key: str, ended: _Ended) -> None:
+    With the ETag, an object that is replaced between two of its parts is noticed.
+    """
+
+    def __init__(self, key: str, ended: _Ended, expected: ObjectFacts | None = None) -> None:
         self.key = key
         self.ended = ended
+        self.expected = expected
+
+    def on_queued(self, future: TransferFuture, **_: object) -> None:
+        if self.expected is not None:
+            future.meta.provide_transfer_size(self.expected.size_bytes)
+            if hasattr(future.meta, "provide_object_etag"):  # an older s3transfer has no such thing
+                future.meta.provide_object_etag(f'"{self.expected.etag}"')
 
     def on_done(self, future: TransferFuture, **_: object) -> None:
         self.ended.put((self.key, future))
