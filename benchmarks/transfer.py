@@ -37,6 +37,8 @@ RUNNERS = {
 
 def tested(runner, direction, folder, name):
     """Send or fetch in this process what lies in `folder`; gives what it cost."""
+    import boto3
+
     from superluigi import S3ObjectTarget, S3PrefixTarget
     from superluigi.storage import transfers
     from superluigi.storage.s3 import Bucket
@@ -57,13 +59,15 @@ def tested(runner, direction, folder, name):
             start = time.perf_counter()
         return cost_so_far(runner, time.perf_counter() - start)
 
+    client = boto3.client("s3")
+    client.head_bucket(Bucket=BUCKET)
     start = time.perf_counter()
     if kind == "boto3":
         for file in files:
             if direction == "up":
-                bucket.client().upload_file(str(file), BUCKET, f"{name}/{file.name}")
+                client.upload_file(str(file), BUCKET, f"{name}/{file.name}")
             else:
-                bucket.client().download_file(BUCKET, f"{name}/{file.name}", str(arrived / file.name))
+                client.download_file(BUCKET, f"{name}/{file.name}", str(arrived / file.name))
     elif kind == "targets":
         arrived = target.download(force_local_download=True)
         arrived = arrived.parent if is_one else arrived

@@ -33,19 +33,18 @@ class FaultProxy:
     at_once: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
 
-    @contextlib.contextmanager
-    def counted(self):
-        """Count the request of the block as under way."""
+    def arrived(self) -> None:
+        """Count one request more as under way."""
         with self.changed:
             self.under_way += 1
             self.at_once = max(self.at_once, self.under_way)
             self.changed.notify_all()
             self.changed.wait_for(lambda: self.at_once >= self.gathers, 20)
-        try:
-            yield
-        finally:
-            with self.changed:
-                self.under_way -= 1
+
+    def answered(self) -> None:
+        """Count one less; before the answer is sent, since the next request may come before this thread goes on."""
+        with self.changed:
+            self.under_way -= 1
 
     def misbehave(self, fault: str, operation: str, times: float) -> None:
         """Let the next requests of one operation go wrong, so many times."""
@@ -93,11 +92,10 @@ def fault_proxy(upstream_url: str):
             operation = operation_of(self.command, self.path)
             proxy.log.append((operation, urlsplit(self.path).path))
             body = self.read_body()
-            with proxy.counted():
-                self.answer(operation, body)
-
-        def answer(self, operation: str, body: bytes) -> None:
+            proxy.arrived()
             fault = proxy.fault if proxy.is_due(operation) else None
+            if fault in {*ANSWERS, "reset", "stall"}:
+                proxy.answered()
             if fault in ANSWERS:
                 self.answer_error(int(fault), ANSWERS[fault])
             elif fault == "reset":
@@ -135,10 +133,13 @@ def fault_proxy(upstream_url: str):
             connection = http.client.HTTPConnection(upstream, timeout=30)
             headers = {name: value for name, value in self.headers.items() if name.lower() != "transfer-encoding"}
             headers["Content-Length"] = str(len(body))
-            connection.request(self.command, self.path, body, headers)
-            answer = connection.getresponse()
-            data = answer.read()
-            connection.close()
+            try:
+                connection.request(self.command, self.path, body, headers)
+                answer = connection.getresponse()
+                data = answer.read()
+                connection.close()
+            finally:
+                proxy.answered()
             if fault == "wrong bytes":
                 data = bytes(byte ^ 1 for byte in data)
             self.send_response_only(answer.status)
