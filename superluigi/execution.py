@@ -15,8 +15,9 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import luigi
@@ -30,14 +31,13 @@ from superluigi.errors import (
     TargetNotFoundError,
     TaskTypeError,
 )
-from superluigi.storage import cache, files, workplace
+from superluigi.storage import cache, files, processes, workplace
 from superluigi.targets import LocalFileTarget, LocalFolderTarget, Target
-from superluigi.targets.publishing import Publication, StagedOutput, facts_of
+from superluigi.targets.publishing import FreshFolder, Publication, StagedOutput, facts_of
 from superluigi.targets.store import ReadCopy
 
 if TYPE_CHECKING:
     import datetime as dt
-    from pathlib import Path
 
     from superluigi.targets.metadata import Metadata
 
@@ -116,6 +116,20 @@ def _resumed(execution: Generator[Any, Any, None], first: Any) -> Generator[Any,
             except StopIteration:
                 return
             answer = yield following
+
+
+def prepare_to_fork(task: luigi.Task) -> None:
+    """Find out now what processes that are forked from this one would each find out for themselves."""
+    task_cls: Any = type(task)
+    if hasattr(task_cls, "offered_arguments"):
+        with contextlib.suppress(Exception):  # it is the task that fails then, when it runs
+            _declared(task_cls.run.__wrapped__, task_cls)
+        for kind in (Mapping, Iterable):  # what `dag` asks of each leaf; abstract classes remember their answers
+            for leaf in (_Input, StagedOutput, FreshFolder, type(Path())):
+                issubclass(leaf, kind)
+        provenance.prepare(task_cls)
+        processes.prepare_to_fork()
+        workplace.prepare_to_fork()
 
 
 class _Execution:

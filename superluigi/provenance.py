@@ -104,6 +104,14 @@ def build(
     return {**record, **values}
 
 
+def prepare(task_cls: type[luigi.Task]) -> None:
+    """Find out now what every record of a class holds, so that processes forked from this one need not, each anew."""
+    _code_fingerprint(task_cls)
+    _git(_folder_of(task_cls))
+    _packages(len(sys.modules))
+    _user()
+
+
 def public_params(task: luigi.Task) -> dict[str, str]:
     """Give the parameters that everybody may see, as Luigi writes them; private and hidden ones are left out."""
     return {

@@ -7,8 +7,8 @@ and dynamic dependencies are its own; this module only answers whether a task is
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
-import os
 import pickle
 import queue
 import sys
@@ -18,6 +18,7 @@ import traceback
 import uuid
 from collections import deque
 from collections.abc import Generator
+from multiprocessing import connection
 from typing import TYPE_CHECKING, Any
 
 import luigi
@@ -29,6 +30,7 @@ from luigi.worker import ContextManagedTaskProcess, TaskStatusReporter, Tracebac
 from superluigi import config as configuration
 from superluigi import dag, identity, provenance
 from superluigi.errors import CycleError, TaskFailure, TaskTypeError
+from superluigi.execution import prepare_to_fork
 from superluigi.planning import Forcing, Outlook
 from superluigi.storage import workplace
 from superluigi.targets.foresight import foresight
@@ -36,8 +38,12 @@ from superluigi.tasks import Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from multiprocessing.connection import Connection
 
     from superluigi.running.scheduler import Scheduler
+
+_Report = tuple[tuple[Any, ...], "BaseException | None", str]
+
 
 class Run:
     """What is true of one run and of nothing else."""
@@ -86,40 +92,58 @@ def _know(task: luigi.Task, *, is_complete: bool) -> None:
 
 
 class _Results:
-    """The queue from task processes to the worker, with Luigi's own interface, that takes exceptions along.
+    """What task processes report to the worker, with the interface of Luigi's queue, and exceptions along.
 
-    What this process puts is not pickled, so that an exception keeps its traceback.
+    Each process has a pipe of its own: nobody waits for a lock that a killed process held, and its end is seen at
+    once. What this process reports of itself is not pickled, so that an exception keeps its traceback.
     """
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._owner_pid = os.getpid()
-        self._local: deque[tuple[Any, ...]] = deque()
-        self._remote: Any = multiprocessing.Queue() if worker.uses_processes else None
+        self._arrived: deque[_Report] = deque()
+        self._awaited: dict[Connection, TaskProcess] = {}
 
     def put(self, result: tuple[Any, ...], error: BaseException | None = None, text: str = "") -> None:
-        if os.getpid() == self._owner_pid:
-            self._local.append((result, error, text))
-        else:
-            self._remote.put((result, _picklable(error), text))
+        self._arrived.append((result, error, text))
+
+    def expect(self, reader: Connection, process: TaskProcess) -> None:
+        """Wait for the report of a process that was started."""
+        self._awaited[reader] = process
 
     def get(self, timeout: float) -> tuple[Any, ...]:
-        if not self._local and self._remote is None:
-            time.sleep(timeout)  # only a task that Luigi believes to be running elsewhere leads here
+        if not self._arrived:
+            self._wait(timeout)
+        if not self._arrived:
             raise queue.Empty
-        result, error, text = self._local.popleft() if self._local else self._remote.get(timeout=timeout)
+        result, error, text = self._arrived.popleft()
         task_id, status, expl, _, new_deps = result
         self._worker.record(task_id, status, new_deps, error, text or str(expl))
         return tuple(result)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the worker behind: a process that is not forked only puts."""
-        return {"_owner_pid": self._owner_pid, "_remote": self._remote}
+    def _wait(self, timeout: float) -> None:
+        if not self._awaited:
+            time.sleep(timeout)  # only a task that Luigi believes to be running elsewhere leads here
+            return
+        connection.wait([*self._awaited, *(process.sentinel for process in self._awaited.values())], timeout)
+        for reader, process in tuple(self._awaited.items()):
+            if reader.poll() or not process.is_alive():
+                del self._awaited[reader]
+                self._take(reader, process)
+
+    def _take(self, reader: Connection, process: TaskProcess) -> None:
+        with reader:
+            try:
+                self._arrived.append(reader.recv())
+            except (EOFError, OSError):  # nothing came, or not all
+                process.join()
+                if process.exitcode == 0:  # of all others Luigi takes notice itself
+                    message = f"The process of {process.task} ended without a result: something in it called os._exit."
+                    self.put((process.task.task_id, FAILED, message, [], []))
 
     def close(self) -> None:
-        """Release the pipe."""
-        if self._remote is not None:
-            self._remote.close()
+        """Release the pipes."""
+        for reader in self._awaited:
+            reader.close()
 
 
 def _picklable(error: BaseException | None) -> BaseException | None:
@@ -137,6 +161,7 @@ class TaskProcess(ContextManagedTaskProcess):
     def __init__(self, run: Run, obstacle: Exception | None, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._results = self.result_queue
+        self._writer: Connection | None = None
         self.result_queue = self
         self._run = run
         self._obstacle = obstacle
@@ -145,6 +170,17 @@ class TaskProcess(ContextManagedTaskProcess):
         self._upstream: dict[luigi.Task, bool] | None = None
         self._trusted: list[luigi.Task] = []
         self.check_complete = self._is_complete  # type: ignore[assignment]  # Luigi's is a partial of the same form
+
+    def start(self) -> None:
+        """Run the task in a process of its own, which reports by a pipe."""
+        reader, self._writer = multiprocessing.Pipe(duplex=False)
+        results, self._results = self._results, None  # they stay with the worker, also where a process is not forked
+        gc.freeze()  # a collection in the new process would copy every page that this one has
+        super().start()
+        gc.unfreeze()
+        self._results = results
+        self._writer.close()  # so that it is closed when the process ends
+        self._results.expect(reader, self)
 
     def run(self) -> None:
         """Run the task with the settings and the id of the run, which a process that is not forked does not inherit."""
@@ -176,7 +212,12 @@ class TaskProcess(ContextManagedTaskProcess):
         task_id, status, expl, missing, new_deps = result
         if status == FAILED and not missing and self._failure:
             missing = [required.task_id for required in self._trusted if not self._is_still_complete(required)]
-        self._results.put((task_id, status, expl, missing, new_deps), *self._failure)
+        result = task_id, status, expl, missing, new_deps
+        error, text = self._failure or (None, "")
+        if self._writer is None:
+            self._results.put(result, error, text)
+        else:
+            self._writer.send((result, _picklable(error), text))
 
     def _is_still_complete(self, task: luigi.Task) -> bool:
         try:
@@ -223,11 +264,6 @@ class Worker(luigi.worker.Worker):
         self._without_id: dict[luigi.Task, Exception] = {}
         self._done_before: set[str] | None = None
         self.requirements: dict[luigi.Task, tuple[luigi.Task, ...]] = {}
-
-    @property
-    def uses_processes(self) -> bool:
-        """Whether a task may run in another process: with several workers, or where a timeout has to end it."""
-        return not self._run.raise_exception
 
     # Scheduling
 
@@ -357,6 +393,8 @@ class Worker(luigi.worker.Worker):
         )
         if self._run.raise_exception:
             process.use_multiprocessing = False
+        if process.use_multiprocessing:
+            prepare_to_fork(task)
         return process
 
     def record(self, task_id: str, status: str, new_deps: Any, error: BaseException | None, text: str) -> None:

@@ -114,5 +114,10 @@ def file_lock(path: str) -> FileLock:
     return FileLock(path)
 
 
+def prepare_to_fork() -> None:
+    """Load and look up now what every forked process would for itself: the first lock of a process is a slow one."""
+    file_lock("unused.lock")
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=file_lock.cache_clear)  # a lock belongs to the process that made it

@@ -38,8 +38,9 @@ _MAX_KEPT = 200  # places in which folders are kept
 class _Workplace:
     """The folders of one process, until `close`. Safe between threads."""
 
-    def __init__(self, *, keeps: bool) -> None:
+    def __init__(self, *, keeps: bool, forked_from: _Workplace | None = None) -> None:
         self._keeps = keeps
+        self._forked_from = forked_from
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
@@ -50,6 +51,10 @@ class _Workplace:
     @property
     def is_of_this_process(self) -> bool:
         return self._pid == os.getpid()
+
+    @property
+    def has_home(self) -> bool:
+        return self._home is not None
 
     def home(self) -> Path:
         with self._lock:
@@ -88,9 +93,13 @@ class _Workplace:
         return folder
 
     def _note(self, place: Path) -> None:
-        """Write down that there is staging in a place, for whoever clears up after a kill."""
+        """Write down that there is staging in a place, for whoever clears up after a kill.
+
+        A forked process writes it down for the one that it was forked from, which clears up when it ends.
+        """
+        home = (self._forked_from or self).home()
         line = f"{os.fsencode(place).hex()}\n".encode()
-        handle = os.open(self.home() / _PLACES, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        handle = os.open(home / _PLACES, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             os.write(handle, line)
         finally:
@@ -129,6 +138,8 @@ class _Workplace:
         for place, folders in self._free.items():
             _remove(place, folders)
         if self._home is not None:
+            for noted in places_of(self._home):
+                clear(noted)  # of a forked process that was killed
             files.discard(self._home)
 
 
@@ -138,13 +149,22 @@ _current: ContextVar[_Workplace | None] = ContextVar("superluigi_workplace", def
 @contextlib.contextmanager
 def keeping_folders() -> Iterator[None]:
     """Keep folders that were left empty, for the next that asks in this process, until the block ends."""
-    workplace = _Workplace(keeps=True)
+    outer = _current.get()
+    is_forked = outer is not None and not outer.is_of_this_process and outer.has_home
+    workplace = _Workplace(keeps=True, forked_from=outer if is_forked else None)
     token = _current.set(workplace)
     try:
         yield
     finally:
         _current.reset(token)
         workplace.close()
+
+
+def prepare_to_fork() -> None:
+    """Make now the home that forked processes share for their notes."""
+    current = _current.get()
+    if current is not None and current.is_of_this_process:
+        current.home()
 
 
 @contextlib.contextmanager
@@ -236,7 +256,7 @@ def places_of(home: Path) -> list[Path]:
     """Give where else a killed process had folders."""
     try:
         lines = (home / _PLACES).read_text(encoding="ascii").split("\n")[:-1]  # a torn last line was not yet used
-        return [home.__class__(os.fsdecode(bytes.fromhex(line))) for line in lines]
+        return [home.__class__(os.fsdecode(bytes.fromhex(line))) for line in dict.fromkeys(lines)]
     except (OSError, ValueError):
         return []
 
