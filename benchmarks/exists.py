@@ -24,10 +24,23 @@ PATTERNS = ("none", "half", "all", "random", "random-among-others")
 
 
 def which_exist(keys):
-    """Give those that are there: what is measured."""
-    from superluigi.storage.s3 import Bucket
+    """Give those that are there, as a run finds out before it begins: by `complete()` of a task for each."""
+    import luigi
 
-    return Bucket(BUCKET).present(keys)
+    from superluigi import ExternalTask, S3ObjectTarget
+    from superluigi.planning import Forcing, Outlook
+    from superluigi.targets.foresight import foresight
+
+    class Asked(ExternalTask):
+        key = luigi.Parameter()
+
+        def output(self):
+            return S3ObjectTarget(BUCKET, self.key)
+
+    tasks = [Asked(key=key) for key in keys]
+    with foresight():
+        Outlook(Forcing()).ask(tasks)
+        return {task.key for task in tasks if task.complete()}
 
 
 def which_exist_to_luigi(keys):
@@ -97,7 +110,7 @@ def main():
             counts = running.counts()
             at_once = counts.pop("at most")
             figures = f"{seconds:.2f}", sum(counts.values()), at_once, f"{peer * share / seconds:.0f}"
-            print(LINE.format(what, "Bucket.present", *figures), flush=True)
+            print(LINE.format(what, "superluigi", *figures), flush=True)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from superluigi.storage.s3 import Bucket
 
-MAX_CONCURRENCY = 128  # unless it is set: here a request costs little more than its round trip
 _MAX_FAILURES = 8  # then boto3 takes over the rest of a bulk call: it is not the objects that are at fault
 _MAX_TRANSFER_S = 600
 _CREDENTIALS_LAST = timedelta(minutes=6)  # obstore asks again five minutes before they end; botocore renews them
@@ -85,6 +84,8 @@ def engine(bucket: Bucket, options: Mapping[str, Any]) -> Engine | None:
 
 class Engine:
     """obstore's requests for one bulk call. What they raise says nothing: the object is asked of boto3 again."""
+
+    max_concurrency = 128  # unless it is set: here a request costs little more than its round trip
 
     def __init__(self, store: S3Store, attributes: dict[str, str]) -> None:
         self._store = store

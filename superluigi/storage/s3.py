@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from superluigi import config
 from superluigi.errors import ConfigError, StorageError, SuperLuigiError
-from superluigi.storage import existence
 from superluigi.storage.concurrency import run_all
 from superluigi.storage.s3_errors import code_of, translation
 
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mypy_boto3_s3 import S3Client
+
+    from superluigi.storage.existence import Page
 
 MULTIPART_THRESHOLD_BYTES = 8 << 20
 PART_BYTES = 8 << 20
@@ -207,11 +208,13 @@ class Bucket:
                 for item in page.get("Contents", []):
                     yield ObjectFacts(item["Key"], item["Size"], item["ETag"].strip('"'))
 
-    def page(self, prefix: str, start_after: str) -> existence.Page:
+    def page(self, prefix: str, start_after: str) -> Page:
         """Give up to a thousand keys that start with `prefix` and come after `start_after`. One request."""
         with self.translated("ListObjectsV2", prefix):
             answer = self.client().list_objects_v2(Bucket=self.name, Prefix=prefix, StartAfter=start_after)
-        return existence.Page([item["Key"] for item in answer.get("Contents", [])], is_last=not answer["IsTruncated"])
+        from superluigi.storage.existence import Page
+
+        return Page([item["Key"] for item in answer.get("Contents", [])], is_last=not answer["IsTruncated"])
 
     def present(self, keys: Collection[str]) -> set[str]:
         """Give those of the keys that are there, however many are asked for.
@@ -222,6 +225,8 @@ class Bucket:
         Raises:
             BucketNotFoundError: the bucket is not there.
         """
+        from superluigi.storage import existence
+
         if not keys:
             return set()
         return existence.present(self, keys, max_concurrency=self.max_concurrency())

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from superluigi.errors import StoreUnavailableError
-from superluigi.storage import fast, files
+from superluigi.storage import files
 from superluigi.storage.concurrency import run_all
 from superluigi.storage.s3 import MULTIPART_THRESHOLD_BYTES
 from superluigi.storage.s3_errors import not_found
@@ -46,7 +46,7 @@ def upload(bucket: Bucket, paths: Mapping[str, Path], options: Mapping[str, Any]
     """
     etags: dict[str, str] = {}
     small, medium, large = _by_size((key, path.stat().st_size) for key, path in paths.items())
-    engine = fast.engine(bucket, options) if len(small) + len(medium) >= _MANY else None
+    engine = _engine(bucket, options, len(small) + len(medium))
     max_concurrency = _max_concurrency(bucket, engine)
 
     def put(key: str) -> None:
@@ -92,7 +92,7 @@ def download(bucket: Bucket, destinations: Iterable[tuple[ObjectFacts, Path]]) -
     """
     wanted = {expected.key: (expected, path) for expected, path in destinations}
     small, medium, large = _by_size((key, expected.size_bytes) for key, (expected, _) in wanted.items())
-    engine = fast.engine(bucket, {}) if len(small) + len(medium) >= _MANY else None
+    engine = _engine(bucket, {}, len(small) + len(medium))
     max_concurrency = _max_concurrency(bucket, engine)
 
     def fetch(key: str) -> bytes:
@@ -151,8 +151,16 @@ def _by_size(sizes: Iterable[tuple[str, int]]) -> tuple[list[str], list[str], li
     return groups
 
 
+def _engine(bucket: Bucket, options: Mapping[str, Any], count: int) -> Engine | None:
+    if count < _MANY:
+        return None
+    from superluigi.storage import fast
+
+    return fast.engine(bucket, options)
+
+
 def _max_concurrency(bucket: Bucket, engine: Engine | None) -> int:
-    return bucket.max_concurrency() if engine is None else bucket.max_concurrency(fast.MAX_CONCURRENCY)
+    return bucket.max_concurrency() if engine is None else bucket.max_concurrency(engine.max_concurrency)
 
 
 class _OtherBytesError(Exception):
