@@ -7,13 +7,11 @@ import json
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
 import threading
 import traceback
-import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -493,75 +491,6 @@ def test_processes_that_are_not_forked_get_the_settings_and_the_id_of_the_run(me
     assert (first["setting"], second["setting"]) == ("given", "forced")
     assert first["run_id"] != second["run_id"]
     assert "MainProcess" not in (tmp_path / "First.txt").read_text()
-
-
-# A central scheduler
-
-
-@pytest.fixture(scope="module")
-def luigid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a real central scheduler."""
-    folder = tmp_path_factory.mktemp("luigid")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-c", "import luigi.cmdline; luigi.cmdline.luigid()"]
-    options = ["--address", "127.0.0.1", "--port", str(port), "--state-path", str(folder / "state")]
-    with (
-        open(folder / "log", "wb") as log,
-        subprocess.Popen([*command, *options], stdout=log, stderr=log, cwd=folder) as process,
-    ):
-        try:
-            for _ in range(3000):
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=10):
-                    break
-                assert process.poll() is None, (folder / "log").read_text()
-                threading.Event().wait(0.01)
-            yield port
-        finally:
-            process.terminate()
-
-
-def statuses(port: int) -> dict[str, str]:
-    """What the scheduler knows, by task family."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/task_list?data=%7B%7D", timeout=10) as answer:
-        tasks = json.load(answer)["response"]
-    return {task["name"]: task["status"] for task in tasks.values()}
-
-
-@WORKERS
-def test_a_central_scheduler_is_told_of_all_tasks(
-    luigid: int, num_workers: int, upstream: Callable[..., None], tmp_path: Path
-) -> None:
-    config = {"core": {"scheduler_host": "127.0.0.1", "scheduler_port": luigid}, **QUICK}
-    upstream(lambda: Written(name=f"below{num_workers}"))
-    task = Above(name=f"central{num_workers}")
-
-    path = run_task(task, central_scheduler=True, num_workers=num_workers, config=config)
-    path.write_text("changed")
-    run_task(task, central_scheduler=True, num_workers=num_workers, config=config)
-    kept = path.read_text()
-    run_task(task, central_scheduler=True, num_workers=num_workers, config=config, force=True)
-
-    assert kept == "changed"
-    assert path.read_text() == f"central{num_workers}"
-    assert {"Above": "DONE", "Written": "DONE"}.items() <= statuses(luigid).items()
-
-
-def test_a_failure_under_a_central_scheduler_does_not_stand_in_the_way_of_the_next_run(
-    luigid: int, raising: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = {"core": {"scheduler_url": f"http://127.0.0.1:{luigid}/"}, **QUICK}
-
-    with pytest.raises(TaskFailedError, match="no such column") as caught:
-        run_task(Broken(), central_scheduler=True, config=config)
-    failed = statuses(luigid)["Broken"]
-    monkeypatch.setattr(Broken, "run", Written.run)
-    run_task(Broken(), central_scheduler=True, config=config)
-
-    assert isinstance(caught.value.__cause__, ValueError)
-    assert failed == "FAILED"
-    assert statuses(luigid)["Broken"] == "DONE"
 
 
 # Failures
