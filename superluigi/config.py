@@ -12,6 +12,7 @@ import enum
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from configparser import ConfigParser, Interpolation
 from contextvars import ContextVar
@@ -45,6 +46,11 @@ def _text(key: str, default: str) -> str:
 def data_dir() -> Path:
     """Where local copies, private inputs and locks are kept (`local_data_dir`, default `~/.superluigi/data`)."""
     return Path(_text("local_data_dir", "") or "~/.superluigi/data").expanduser().absolute()
+
+
+def scheduler_url() -> str:
+    """Where the central scheduler is (`scheduler_url`, default: Luigi's own setting in `[core]`)."""
+    return _text("scheduler_url", "")
 
 
 def is_durable() -> bool:
@@ -117,10 +123,20 @@ def applied(config: Mapping[str, Mapping[str, Any]] | None, config_file: str | P
     values = _from_file(Path(config_file)) if config_file is not None else {}
     for section, options in _checked(config or {}).items():
         values[section] = {**values.get(section, {}), **options}
-    parser = luigi.configuration.get_config()
     outer = of_this_call()
     held = {section: {**outer.get(section, {}), **values.get(section, {})} for section in (*outer, *values)}
     token = _of_this_call.set(held)
+    try:
+        with _in_luigi(values):
+            yield
+    finally:
+        _of_this_call.reset(token)
+
+
+@contextlib.contextmanager
+def _in_luigi(values: Mapping[str, Mapping[str, str]]) -> Iterator[None]:
+    """Hold values in Luigi's configuration, which belongs to the process."""
+    parser = luigi.configuration.get_config()
     undo: list[tuple[str, str, Any]] = []
     created: list[str] = []
     interpolation = parser._interpolation  # noqa: SLF001  (there is no public way)
@@ -139,7 +155,32 @@ def applied(config: Mapping[str, Mapping[str, Any]] | None, config_file: str | P
         for section in created:
             _remove_section(parser, section)
         parser._interpolation = interpolation  # noqa: SLF001
+
+
+_shared: dict[str, tuple[int, contextlib.ExitStack]] = {}
+_shared_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def shared(settings: Mapping[str, Mapping[str, str]]) -> Iterator[None]:
+    """Hold the settings of a call in a process that runs tasks of it in several threads: from the first to the last."""
+    key = json.dumps(settings, sort_keys=True)
+    with _shared_lock:
+        count, held = _shared.get(key, (0, contextlib.ExitStack()))
+        if not count:
+            held.enter_context(_in_luigi(settings))
+        _shared[key] = count + 1, held
+    token = _of_this_call.set(settings)
+    try:
+        yield
+    finally:
         _of_this_call.reset(token)
+        with _shared_lock:
+            count, held = _shared.pop(key)
+            if count > 1:
+                _shared[key] = count - 1, held
+            else:
+                held.close()
 
 
 class _Verbatim(Interpolation):

@@ -8,6 +8,8 @@
      ├─ MissingParameterError (ValueError)       a task class whose parameters are not all set
      ├─ CycleError (ValueError)                  tasks that require each other
      ├─ TaskFailedError (RuntimeError)           what run_task raises when a task failed
+     ├─ ExecutorError (RuntimeError)             a pool that takes no tasks, or a task that cannot travel to it
+     ├─ SchedulerUnavailableError (ConnectionError)  a central scheduler that does not answer
      ├─ MetadataError (TypeError)                metadata that JSON cannot hold
      ├─ TargetNotFoundError (FileNotFoundError)  a target that was read and is not there
      ├─ TargetShapeError (ValueError)            a folder where a file was promised, or the reverse
@@ -56,6 +58,21 @@ class SuperLuigiError(Exception):
 
 class ConfigError(SuperLuigiError, ValueError):
     """A setting or an argument that cannot be used; the message names it and what it takes."""
+
+
+class ExecutorError(SuperLuigiError, RuntimeError):
+    """A pool that takes no tasks, or a task that cannot travel to it; the message says which and why."""
+
+
+class SchedulerUnavailableError(SuperLuigiError, ConnectionError):
+    """The central scheduler does not answer."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        super().__init__(
+            f"The central scheduler at {url!r} does not answer. Start luigid there, or set its address: "
+            "config={'superluigi': {'scheduler_url': 'http://host:8082'}}."
+        )
 
 
 class UnknownTaskError(ConfigError):

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 _running: contextvars.ContextVar[tuple[int, ...]] = contextvars.ContextVar("superluigi_running", default=())
 
+shared_loop: contextvars.ContextVar[asyncio.AbstractEventLoop | None]
+shared_loop = contextvars.ContextVar("superluigi_shared_loop", default=None)  # on which many coroutines wait at once
+
 _INTERNALS = frozenset({"_unconsumed_params", "_namespace_at_class_time"})  # Luigi's; they change no parameter
 
 
@@ -81,17 +84,23 @@ def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if args or kwargs or id(self) in _running.get():
-            return _inside(self, function, self, *args, **kwargs)
-        execution = _Execution(self, function).steps()
-        try:
-            first = next(execution)
-        except StopIteration:
-            return None
-        return _resumed(execution, first)
+        return _run(
+            self, function, args, kwargs
+        )  # one name of this module: a class that travels takes its globals along
 
     run.__superluigi_wrapped__ = run  # type: ignore[attr-defined]
     return run
+
+
+def _run(task: Any, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    if args or kwargs or id(task) in _running.get():
+        return _inside(task, function, task, *args, **kwargs)
+    execution = _Execution(task, function).steps()
+    try:
+        first = next(execution)
+    except StopIteration:
+        return None
+    return _resumed(execution, first)
 
 
 def _inside(task: Any, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -376,6 +385,10 @@ def _takes_any(parameters: Iterable[inspect.Parameter]) -> bool:
 
 def _awaited(coroutine: Coroutine[Any, Any, Any]) -> None:
     """Run a coroutine to its end, also where an event loop is running already (a notebook)."""
+    loop = shared_loop.get()
+    if loop is not None:
+        asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+        return
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -17,20 +17,24 @@ import luigi
 from luigi import execution_summary
 from luigi.execution_summary import LuigiStatusCode
 from luigi.interface import core
+from luigi.rpc import RPCError
 from luigi.setup_logging import InterfaceLogging
+from luigi.task_status import DONE
 
 from superluigi import config as configuration
 from superluigi import dag, provenance
 from superluigi.errors import (
     ConfigError,
     MissingParameterError,
+    SchedulerUnavailableError,
     TaskFailedError,
     TaskFailure,
     TaskTypeError,
     public_name,
 )
 from superluigi.planning import TaskClasses, TaskNames, plan_forcing
-from superluigi.running.worker import Factory, Run, Worker
+from superluigi.running.state import Run
+from superluigi.running.worker import Factory, Worker
 from superluigi.storage import workplace
 from superluigi.targets import Target
 from superluigi.targets.publishing import recover_abandoned
@@ -47,7 +51,8 @@ def run_task(
     config: Mapping[str, Mapping[str, Any]] | None = None,
     config_file: str | Path | None = None,
     central_scheduler: bool = False,
-    num_workers: int = 1,
+    num_workers: int | None = None,
+    executor: Any = None,
     local_output: bool = False,
     force_local_download: bool = False,
     force: bool = False,
@@ -64,19 +69,27 @@ def run_task(
     it has no path; a list of results for a list of tasks.
 
     - `config` (sections of options) and `config_file` hold for the call, and are undone afterwards.
-    - `num_workers` above 1 runs each task in a process of its own.
+    - `num_workers` above 1 runs so many tasks at a time, each in a process of its own.
+    - `executor` runs the tasks on a pool of yours instead: a `concurrent.futures` executor or a function that makes
+      one, a `dask.distributed` client or the address of its scheduler, or `"async"`, where hundreds of tasks with
+      `async def run` wait at once. `num_workers` then bounds the tasks in it, by default what the pool offers.
     - `local_output` gives the local copies of remote outputs; `force_local_download` fetches them anew.
     - `force` makes the task again, `force_upstream` it and everything it needs, `force_upstream_to_task` and
       `force_upstream_to_task_cls` the named tasks, the task itself and all between. At most one of the four.
-    - `raise_exception` lets the first exception out as it is, for a debugger; only with one worker.
+    - `raise_exception` lets the first exception out as it is, for a debugger; with one worker, or from an executor.
 
     Prints Luigi's execution summary, then where the outputs are.
 
     Raises:
         TaskFailedError: a task failed, or data that are made elsewhere are missing. Names each of them.
+        ExecutorError: the pool takes no tasks, or one cannot travel to it.
         ConfigError, TaskTypeError, MissingParameterError, UnknownTaskError, CycleError: see there; nothing has run.
     """
-    _check_arguments(num_workers=num_workers, raise_exception=raise_exception, log_level=log_level)
+    _check_arguments(
+        num_workers=num_workers,
+        raise_exception=raise_exception and executor is None,
+        log_level=log_level,
+    )
     with configuration.applied(config, config_file), _logging(log_level):
         roots = _roots(task)
         dag.forget()
@@ -92,8 +105,7 @@ def run_task(
         recover_abandoned()
         try:
             with provenance.run(run.run_id), workplace.keeping_folders():
-                worker = _work(run, roots, num_workers=num_workers, central_scheduler=central_scheduler)
-            _report(run, worker)
+                _work(run, roots, executor, num_workers=num_workers, central_scheduler=central_scheduler)
             as_local = local_output or force_local_download
             paths = [_output_paths(root, as_local=as_local, force=force_local_download) for root in roots]
         finally:
@@ -105,13 +117,14 @@ def run_task(
 
 
 def _check_arguments(*, num_workers: object, raise_exception: bool, log_level: str) -> None:
+    num_workers = 1 if num_workers is None else num_workers
     if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 1:
         message = f"num_workers is {num_workers!r}, but must be a whole number from 1 on."
         raise ConfigError(message)
     if raise_exception and num_workers > 1:
         message = (
             f"raise_exception=True needs the tasks in this process, but num_workers is {num_workers}. "
-            "Leave out num_workers, or leave out raise_exception and look at the TaskFailedError."
+            "Leave out num_workers, use an executor, or leave out raise_exception and look at the TaskFailedError."
         )
         raise ConfigError(message)
     if not isinstance(logging.getLevelName(str(log_level).upper()), int):
@@ -161,26 +174,39 @@ def _logging(level: str) -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _work(run: Run, roots: list[luigi.Task], *, num_workers: int, central_scheduler: bool) -> Worker:
-    factory = Factory(run)
-    settings = core()
-    if central_scheduler:
-        url = settings.scheduler_url or f"http://{settings.scheduler_host}:{settings.scheduler_port}/"
-        scheduler = factory.create_remote_scheduler(url)
-    else:
-        scheduler = factory.create_local_scheduler()
-    worker = factory.create_worker(scheduler, num_workers)
-    try:
-        with worker:
-            worker.add_all(roots)
-            worker.run()
-    finally:
+def _work(
+    run: Run, roots: list[luigi.Task], executor: Any, *, num_workers: int | None, central_scheduler: bool
+) -> None:
+    with contextlib.ExitStack() as stack:
+        pool = None
+        if executor is not None:
+            from superluigi.running.executors import pool_of
+
+            pool = stack.enter_context(contextlib.closing(pool_of(executor)))
+        factory = Factory(run, pool)
+        settings = core()
+        url = ""
+        if central_scheduler:
+            by_luigi = settings.scheduler_url or f"http://{settings.scheduler_host}:{settings.scheduler_port}/"
+            url = configuration.scheduler_url() or by_luigi
+            scheduler = factory.create_remote_scheduler(url)
+        else:
+            scheduler = factory.create_local_scheduler()
         if hasattr(scheduler, "close"):
-            scheduler.close()
-    return worker
+            stack.callback(scheduler.close)
+        worker = factory.create_worker(scheduler, num_workers or (1 if pool is None else pool.size))
+        try:
+            with worker:
+                worker.add_all(roots)
+                if pool is not None:
+                    pool.check_can_run(worker.to_run(), run)
+                worker.run()
+            _report(run, roots, worker)
+        except RPCError as error:
+            raise SchedulerUnavailableError(url) from error
 
 
-def _report(run: Run, worker: Worker) -> None:
+def _report(run: Run, roots: list[luigi.Task], worker: Worker) -> None:
     """Print Luigi's execution summary, and raise if not all is well.
 
     Luigi's own walk over the tasks left pending recurses along the graph; asked in an order in which each task
@@ -188,18 +214,30 @@ def _report(run: Run, worker: Worker) -> None:
     """
     states = execution_summary._partition_tasks(worker)  # noqa: SLF001  (no public function takes an order)
     states["run_by_other_worker"] = execution_summary._get_run_by_other_worker(worker)  # noqa: SLF001
+    asked = {*states["still_pending_not_ext"], *(root for root in roots if root not in run.done)}
+    there = worker.statuses_there(asked)
+    states["run_by_other_worker"] |= {task for task in states["still_pending_not_ext"] if there[task] == DONE}
     visited: set[luigi.Task] = set()
     for task in dag.walk(states["still_pending_not_ext"], lambda member: worker.requirements.get(member, ())):
         execution_summary._depth_first_search(states, task, visited)  # noqa: SLF001
     text = execution_summary._summary_wrap(execution_summary._summary_format(states, worker))  # noqa: SLF001
     print(text)
     status = execution_summary._tasks_status(states)  # noqa: SLF001
-    if status in _SUCCESS:
-        return
+    undone: list[luigi.Task] = []
+    if status in _SUCCESS:  # Luigi counts neither a root that is disabled nor what another client is to run
+        undone = [root for root in roots if root in there and there[root] != DONE and not root.complete()]
+        if not undone:
+            return
     failures = [*run.failures.values(), *map(_missing, sorted(states["still_pending_ext"], key=str))]
+    failures = failures or [_not_run(task, there[task]) for task in sorted({*undone, *states["not_run"]}, key=str)]
     raise TaskFailedError(failures, status.value[1]) from next(
         (failure.exception for failure in failures if failure.exception is not None), None
     )
+
+
+def _not_run(task: luigi.Task, status: str) -> TaskFailure:
+    reason = f"did not run: the scheduler has it as {status.lower()}"
+    return TaskFailure(task=public_name(task), reason=reason, exception=None, traceback="")
 
 
 def _missing(task: luigi.Task) -> TaskFailure:

@@ -56,11 +56,6 @@ HEADLESS = [
 ]
 
 
-def known_defect(reason: str, *, strict: bool = True) -> pytest.MarkDecorator:
-    """Mark what run_task does not keep yet; not strict where it depends on which client is quicker."""
-    return pytest.mark.xfail(reason=reason, strict=strict)
-
-
 @pytest.fixture(scope="module")
 def luigid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Luigid]:
     """A central scheduler with three cranes, which lets a task fail once."""
@@ -82,7 +77,6 @@ def test_two_clients_started_together_run_each_task_once(luigid: Luigid, num_wor
     assert set(luigid.statuses(graph).values()) == {"DONE"}
 
 
-@known_defect("a client that was never told that another one runs a task takes it for not run", strict=False)
 @WORKERS
 def test_two_clients_started_together_both_end_well(luigid: Luigid, num_workers: int) -> None:
     graph = f"both-{num_workers}"
@@ -93,7 +87,6 @@ def test_two_clients_started_together_both_end_well(luigid: Luigid, num_workers:
     assert [client.path for client in ended] == [f"{graph}/11.txt"] * 2
 
 
-@known_defect("a client without keep_alive gives the path of what another one still runs")
 def test_a_client_gives_its_path_when_the_task_is_done_that_another_client_runs(luigid: Luigid) -> None:
     ended = run_together(luigid, Long(graph="long"), worker=QUICK)
 
@@ -101,7 +94,6 @@ def test_a_client_gives_its_path_when_the_task_is_done_that_another_client_runs(
     assert [(client.path, client.exists) for client in ended] == [("long/0.txt", True)] * 2
 
 
-@known_defect("what another client has run does not count as run for one that forces it")
 def test_two_clients_that_force_the_same_tasks_at_the_same_time_run_each_once(luigid: Luigid) -> None:
     luigid.run(Shared(graph="both-forced", number=11))
 
@@ -171,7 +163,6 @@ def test_forcing_works_right_after_a_run_and_again_right_after_that(
     assert set(luigid.statuses(graph).values()) == {"DONE"}
 
 
-@known_defect("luigid ignores for ten seconds that a task is to run again, unless it is forced")
 def test_an_output_removed_right_after_a_run_is_made_again(luigid: Luigid) -> None:
     luigid.run(Roof(graph="removed"))
     for number in (1, 3):
@@ -201,7 +192,6 @@ def test_a_failed_task_is_failed_for_the_scheduler_and_does_not_stand_in_the_way
     assert done == {"AboveFlaky 4": "DONE", "Flaky 1": "DONE"}
 
 
-@known_defect("the scheduler is not told that the task failed, and has it running until the client counts as gone")
 def test_after_an_exception_that_was_let_out_the_next_run_runs_the_task(luigid: Luigid) -> None:
     with pytest.raises(ValueError, match="no luck in run 1"):
         luigid.run(Patient(graph="let-out", number=1), raise_exception=True)
@@ -248,7 +238,6 @@ def test_a_task_that_failed_too_often_is_disabled_until_it_is_enabled_again(
     assert luigid.statuses(graph) == {f"{task.__name__} {runs}": "DONE"}
 
 
-@known_defect("the error names no task")
 def test_the_error_names_a_task_that_the_scheduler_has_disabled(luigid: Luigid) -> None:
     with pytest.raises(TaskFailedError):
         luigid.run(Brittle(graph="named", number=1))
@@ -257,7 +246,6 @@ def test_the_error_names_a_task_that_the_scheduler_has_disabled(luigid: Luigid) 
         luigid.run(Brittle(graph="named", number=1))
 
 
-@known_defect("the path is given of what does not exist")
 def test_a_task_that_is_disabled_by_itself_does_not_run_and_no_path_is_given(luigid: Luigid) -> None:
     with pytest.raises(TaskFailedError):
         luigid.run(Disabled(graph="itself"))
@@ -272,10 +260,7 @@ def test_a_task_that_is_disabled_by_itself_does_not_run_and_no_path_is_given(lui
 @pytest.mark.parametrize(
     "settings",
     [
-        pytest.param(
-            lambda url, host, port: {"superluigi": {"scheduler_url": url}},
-            marks=known_defect("the section superluigi takes no address"),
-        ),
+        lambda url, host, port: {"superluigi": {"scheduler_url": url}},
         lambda url, host, port: {"core": {"scheduler_url": url}},
         lambda url, host, port: {"core": {"scheduler_host": host, "scheduler_port": port}},
         lambda url, host, port: {"core": {"default_scheduler_url": url}},
@@ -312,7 +297,6 @@ def test_the_address_comes_from_the_configuration(
     assert luigid.statuses(graph) == {"Step 0": "DONE"}
 
 
-@known_defect("Luigi's RPCError comes out as it is")
 @pytest.mark.filterwarnings("ignore:.*'rpc_.*:luigi.parameter.UnconsumedParameterWarning")
 def test_a_scheduler_that_does_not_answer_is_named_with_its_address(tmp_path: Path) -> None:
     with running_luigid(tmp_path) as gone:

@@ -44,6 +44,8 @@ EXAMPLES = {
     "StoreUnavailableError": {"kwargs": REQUEST},
     "DiskFullError": {"kwargs": REASONS},
     "MissingExtraError": {"kwargs": {"extra": "testing", "module": "moto"}},
+    "ExecutorError": {"args": ("The pool is closed. Hand over another.",)},
+    "SchedulerUnavailableError": {"kwargs": {"url": "http://localhost:8082/"}},
 }
 
 

@@ -1,0 +1,324 @@
+"""One task that runs, here or in a process of its own, and what it reports to the worker.
+
+The way of the data: the worker makes a `TaskProcess`; Luigi's `run` in it checks, runs and tells the outcome to `put`;
+`Results` hands it to the worker. The invariant: every task that was begun reports once, also if its process dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import multiprocessing
+import pickle
+import queue
+import threading
+import traceback
+from collections import deque
+from collections.abc import Generator
+from dataclasses import dataclass
+from multiprocessing import connection
+from typing import TYPE_CHECKING, Any
+
+from luigi.event import Event
+from luigi.task_status import FAILED
+from luigi.worker import ContextManagedTaskProcess
+
+from superluigi import config as configuration
+from superluigi import dag, provenance
+from superluigi.storage import workplace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+    from multiprocessing.connection import Connection
+
+    import luigi
+
+    from superluigi.running.state import Run
+    from superluigi.running.worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a task ended: Luigi's result, and the exception with its text where it failed with one."""
+
+    result: tuple[Any, ...]
+    error: BaseException | None = None
+    text: str = ""
+    events: tuple[tuple[str, tuple[Any, ...]], ...] = ()  # those that were triggered where nobody listens
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Something that a running task tells the scheduler: its progress, a message, resources that it gives back."""
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A pool ended while a task was in it."""
+
+    error: BaseException
+
+
+class SchedulerAfar:
+    """The scheduler as a task sees it that runs elsewhere: calls are sent, and nothing is answered."""
+
+    def __init__(self, send: Callable[[Call], object]) -> None:
+        self._send = send
+
+    def add_task(self, *args: Any, **kwargs: Any) -> None:
+        """Send where the task can be followed."""
+        self._send(Call("add_task", args, kwargs))
+
+    def set_task_status_message(self, *args: Any) -> None:
+        """Send a message for the web page."""
+        self._send(Call("set_task_status_message", args, {}))
+
+    def set_task_progress_percentage(self, *args: Any) -> None:
+        """Send how far the task is."""
+        self._send(Call("set_task_progress_percentage", args, {}))
+
+    def decrease_running_task_resources(self, *args: Any) -> None:
+        """Send which resources the task needs no longer."""
+        self._send(Call("decrease_running_task_resources", args, {}))
+
+    def report_task_statistics(self, *args: Any) -> None:
+        """Send numbers for the scheduler's metrics."""
+        self._send(Call("report_task_statistics", args, {}))
+
+
+class Results:
+    """What tasks report to the worker, with the interface of Luigi's queue, and exceptions along.
+
+    Each forked process has a pipe of its own: nobody waits for a lock that a killed process held, and its end is seen
+    at once. What is reported in this process, from whatever thread, is not pickled: an exception keeps its traceback.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._arrived: deque[tuple[TaskProcess | None, Report | Call | Broken]] = deque()
+        self._changed = threading.Condition()
+        self._awaited: dict[Connection, TaskProcess] = {}
+
+    def put(self, result: tuple[Any, ...]) -> None:
+        """Take what Luigi itself finds out about a process: that it died, or took too long."""
+        self.take(None, Report(result))
+
+    def take(self, process: TaskProcess | None, arrived: Report | Call | Broken) -> None:
+        """Take a report, or a call to the scheduler, of a process of this worker. Safe between threads."""
+        with self._changed:
+            self._arrived.append((process, arrived))
+            self._changed.notify()
+
+    def expect(self, reader: Connection, process: TaskProcess) -> None:
+        """Wait for the report of a process that was started."""
+        self._awaited[reader] = process
+
+    def get(self, timeout: float) -> tuple[Any, ...]:
+        """Give the next result; calls that came before it are made now, in the thread that owns the scheduler.
+
+        Raises:
+            queue.Empty: none came in `timeout` seconds, or only calls.
+        """
+        if not self._arrived:
+            self._wait(timeout)
+        while self._arrived:
+            process, arrived = self._arrived.popleft()
+            if isinstance(arrived, Report):
+                return self._worker.record(process, arrived)
+            if isinstance(arrived, Call):
+                self._worker.call_scheduler(arrived)
+            else:
+                self._worker.pool_broke(process, arrived.error)
+        raise queue.Empty
+
+    def _wait(self, timeout: float) -> None:
+        if not self._awaited:
+            with self._changed:
+                self._changed.wait_for(lambda: self._arrived, timeout)
+            return
+        connection.wait([*self._awaited, *(process.sentinel for process in self._awaited.values())], timeout)
+        for reader, process in tuple(self._awaited.items()):
+            if reader.poll() or not process.is_alive():
+                self._read(reader, process)
+
+    def _read(self, reader: Connection, process: TaskProcess) -> None:
+        try:
+            arrived = reader.recv()
+        except (EOFError, OSError):  # nothing came, or not all
+            process.join()
+            if process.exitcode == 0:  # of all others Luigi takes notice itself
+                message = f"The process of {process.task} ended without a result: something in it called os._exit."
+                self.put((process.task.task_id, FAILED, message, [], []))
+            arrived = None
+        else:
+            self.take(process, arrived)
+        if not isinstance(arrived, Call):
+            del self._awaited[reader]
+            reader.close()
+
+    def close(self) -> None:
+        """Release the pipes."""
+        for reader in self._awaited:
+            reader.close()
+
+
+def picklable(error: BaseException | None) -> BaseException | None:
+    """Give the exception if it arrives whole in another process, else None."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301  (our own bytes)
+    except Exception:  # noqa: BLE001  (a user's exception may fail in whatever way)
+        return None
+    return error
+
+
+class TaskProcess(ContextManagedTaskProcess):
+    """Luigi's task process, which asks the run whether dependencies are complete, and hands on exceptions."""
+
+    def __init__(self, run: Run, obstacle: Exception | None, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.results = self.result_queue
+        self._writer: Connection | None = None
+        self.result_queue = self
+        self.of_run = run
+        self._obstacle = obstacle
+        self._failure: tuple[BaseException, str] | tuple[()] = ()
+        self._settings = configuration.of_this_call()
+        self._upstream: dict[luigi.Task, bool] | None = None
+        self.check_complete = self._is_complete  # type: ignore[assignment]  # Luigi's is a partial of the same form
+
+    def start(self) -> None:
+        """Run the task in a process of its own, which reports by a pipe."""
+        reader, self._writer = multiprocessing.Pipe(duplex=False)
+        results, self.results = self.results, None  # they stay with the worker, also where a process is not forked
+        gc.freeze()  # a collection in the new process would copy every page that this one has
+        super().start()
+        gc.unfreeze()
+        self.results = results
+        self._writer.close()  # so that it is closed when the process ends
+        self.results.expect(reader, self)
+
+    def run(self) -> None:
+        """Run the task with the settings and the id of the run, which a process that is not forked does not inherit."""
+        if not self.use_multiprocessing:
+            super().run()
+            return
+        with configuration.applied(self._settings, None), provenance.run(self.of_run.run_id):
+            super().run()
+
+    def _is_complete(self, task: luigi.Task) -> bool:
+        if task == self.task:
+            is_complete: bool = task.complete()
+            return is_complete
+        if self._upstream is None:  # Luigi asks this of all that a task requires, one after the other, before it runs
+            upstream = dag.upstream_of(self.task)
+            self._upstream = dict.fromkeys(filter(dag.is_known_complete, upstream), True)
+            self._upstream |= self.of_run.exist([task for task in upstream if task not in self._upstream])
+        known = self._upstream.pop(task, None)
+        return self.of_run.is_complete(task) if known is None else known
+
+    def put(self, result: tuple[Any, ...]) -> None:
+        """Take the result from Luigi's `run`, and pass it on with the exception that belongs to it.
+
+        What was complete earlier in the run was not asked again. If the task failed, perhaps because it no longer
+        is, it is asked now: Luigi has what is missing made again, and then this task.
+        """
+        task_id, status, expl, missing, new_deps = result
+        if status == FAILED and not missing and self._failure:
+            missing = self.missing()
+        self.report(Report((task_id, status, expl, missing, new_deps), *self._failure))
+
+    def report(self, report: Report) -> None:
+        """Hand a report to the worker, from whichever process."""
+        if self._writer is None:
+            self.results.take(self, report)
+        else:
+            self._writer.send(dataclasses.replace(report, error=picklable(report.error)))
+
+    def send(self, call: Call) -> None:
+        """Hand a call to the scheduler to the worker, from whichever thread or process."""
+        if self._writer is None:
+            self.results.take(self, call)
+        else:
+            self._writer.send(call)
+
+    def missing(self) -> list[str]:
+        """Give the ids of what was taken for complete and no longer is."""
+        upstream = dag.upstream_of(self.task) if dag.is_ours(self.task) else []
+        known = filter(dag.is_known_complete, upstream)
+        return [required.task_id for required in known if not self._is_still_complete(required)]
+
+    def _is_still_complete(self, task: luigi.Task) -> bool:
+        try:
+            return self.of_run.is_complete(task)
+        except Exception:  # noqa: BLE001  (the failure that is being reported counts)
+            return True
+
+    def _run_get_new_deps(self) -> Any:
+        if self._obstacle is not None:
+            raise self._obstacle
+        with workplace.keeping_folders() if self.use_multiprocessing else contextlib.nullcontext():
+            return self._run_and_close()
+
+    def _run_and_close(self) -> Any:
+        try:
+            return super()._run_get_new_deps()
+        except BaseException as error:
+            # Luigi's frame holds a run() that waits at a yield, and so its private folders, as long as the error lives.
+            for frame, _ in traceback.walk_tb(error.__traceback__):
+                waiting = frame.f_locals.get("task_gen") if frame.f_code.co_name == "_run_get_new_deps" else None
+                if isinstance(waiting, Generator):
+                    waiting.close()
+            raise
+
+    def _handle_run_exception(self, error: BaseException) -> Any:
+        self._failure = (error, traceback.format_exc())
+        if self.of_run.raise_exception:  # it will be seen where it arrives, so it is not logged here
+            self.task.trigger_event(Event.FAILURE, self.task, error)
+            self.task.on_failure(error)
+            raise error
+        return super()._handle_run_exception(error)
+
+
+class PooledTask(TaskProcess):
+    """A task process whose `run` is called by a pool, see `executors`."""
+
+    future: Future[Any] | None = None
+    begin: Callable[[], None]
+    has_reported = False
+
+    def is_alive(self) -> bool:
+        """Say whether the pool has not ended it."""
+        return self.future is not None and not self.future.done()
+
+    def terminate(self) -> None:
+        """Take it back if it has not begun; what has begun in a pool cannot be ended."""
+        if self.future is not None:
+            self.future.cancel()
+
+    def report(self, report: Report) -> None:
+        """Hand a report to the worker, once."""
+        if not self.has_reported:
+            self.has_reported = True
+            super().report(report)
+
+    def fail(self, message: str) -> None:
+        """Report that it could not be run, or that nothing came back."""
+        self.report(Report((self.task.task_id, FAILED, message, [], []), text=message))
+
+    def broke(self, error: BaseException) -> None:
+        """Report that the pool ended while this task was in it."""
+        self.results.take(self, Broken(error))
+
+
+class RemoteTraceback(Exception):  # noqa: N818  (it is the cause of an error, as in concurrent.futures)
+    """The traceback of an exception from another process, as text; it is the cause of the exception."""
+
+    def __str__(self) -> str:
+        """Give the text."""
+        return f"\n{self.args[0]}"
