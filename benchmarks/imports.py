@@ -7,7 +7,7 @@ import sys
 import time
 
 MODULES = ("luigi", "superluigi")
-LATER = ("boto3", "botocore", "pandas", "s3fs", "dask", "distributed", "obstore", "networkx", "filelock", "tqdm")
+LATER = ("boto3", "botocore", "pandas", "s3fs", "dask", "distributed", "obstore", "networkx", "portalocker", "tqdm")
 
 
 def seconds_to(statement):

@@ -160,7 +160,7 @@ def make_room(root: Path, size_bytes: int, *, on_disk_already: bool = False) -> 
     root.mkdir(parents=True, exist_ok=True)
     wanted = 0 if on_disk_already else size_bytes
     limit = config.cache_max_bytes()
-    with processes.file_lock(str(root / "usage.lock")):
+    with processes.file_lock(root / "usage.lock"):
         used = _recorded_usage(root)
         if used is None or used + size_bytes > limit or not _has_room(root, wanted):
             used = _evict(root, int(limit * _KEPT_SHARE) - size_bytes, wanted)
@@ -173,7 +173,7 @@ def make_room(root: Path, size_bytes: int, *, on_disk_already: bool = False) -> 
 
 def give_up_all(root: Path) -> None:
     """Evict every copy that is not in use: the disk is full."""
-    with contextlib.suppress(FileNotFoundError), processes.file_lock(str(root / "usage.lock")):
+    with contextlib.suppress(FileNotFoundError), processes.file_lock(root / "usage.lock"):
         (root / _USAGE_NAME).unlink(missing_ok=True)  # so that it is counted anew; there may be no room to write it
         _evict(root, 0, shutil.disk_usage(root).total)
 
@@ -216,7 +216,7 @@ def _evict(root: Path, kept_bytes: int, wanted_bytes: int) -> int:
     for _, folder, size_bytes in entries:
         if used <= kept_bytes and _has_room(root, wanted_bytes):
             break
-        with contextlib.suppress(TimeoutError), processes.lock(str(folder), wait=False):
+        with contextlib.suppress(BlockingIOError), processes.lock(str(folder), wait=False):
             files.discard(folder)
             used -= size_bytes
     return used

@@ -6,8 +6,10 @@ The invariant: what a killed process leaves is told from what is in use by its n
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
+import importlib
 import os
 import secrets
 import socket
@@ -15,12 +17,12 @@ import sys
 from typing import TYPE_CHECKING
 
 from superluigi import config
+from superluigi.errors import StorageError
 from superluigi.storage.files import translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from filelock import FileLock
+    from pathlib import Path
 
 
 # Who owns a folder
@@ -88,36 +90,54 @@ def lock(address: str, *, family: str = "targets", wait: bool = True) -> Iterato
     one. Families are taken in the order recovery, publications, targets.
 
     Raises:
-        filelock.Timeout: `wait` is false, and somebody holds the lock.
+        BlockingIOError: `wait` is false, and somebody holds the lock.
+        StorageError: the file of the lock cannot be opened, or its file system knows no locks.
     """
     stripe = int(hashlib.sha256(address.encode("utf-8", "surrogateescape")).hexdigest()[:8], 16) % 1024
     path = config.data_dir() / "locks" / family / f"{stripe:04}.lock"
-    held = file_lock(str(path))
+    with file_lock(path, wait=wait):
+        yield
+
+
+@contextlib.contextmanager
+def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of a file, which is made with its folder if need be; waits in the kernel, without polling.
+
+    Raises:
+        BlockingIOError, StorageError: as `lock` does.
+    """
+    import portalocker
+
+    handle = _opened(path)
     try:
-        held.acquire(blocking=wait)
-    except TimeoutError:
-        raise
+        try:
+            portalocker.lock(handle, portalocker.LOCK_EX if wait else portalocker.LOCK_EX | portalocker.LOCK_NB)
+        except portalocker.AlreadyLocked as error:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), os.fspath(path)) from error
+        except portalocker.LockException as error:
+            way_out = "Let local_data_dir be on a file system that knows locks."
+            raise StorageError("lock", str(path), str(error), way_out) from error
+        try:
+            yield
+        finally:
+            portalocker.unlock(handle)  # also for a process that was forked meanwhile, and has the file open, too
+    finally:
+        os.close(handle)
+
+
+def _opened(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except FileNotFoundError:
+        with translated("lock", path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError:
         with translated("lock", path):
             raise
-    try:
-        yield
-    finally:
-        held.release()
-
-
-@functools.lru_cache(maxsize=4096)
-def file_lock(path: str) -> FileLock:
-    """Give the lock of a file; it keeps apart who holds it in which thread, and makes the folder."""
-    from filelock import FileLock
-
-    return FileLock(path)
+    raise AssertionError(path)
 
 
 def prepare_to_fork() -> None:
-    """Load and look up now what every forked process would for itself: the first lock of a process is a slow one."""
-    file_lock("unused.lock")
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=file_lock.cache_clear)  # a lock belongs to the process that made it
+    """Load now what every forked process would load for itself."""
+    importlib.import_module("portalocker")
