@@ -69,3 +69,13 @@ def test_an_import_loads_nothing_that_is_for_later() -> None:
 
     assert lines[-1].startswith("superluigi")
     assert lines[-1].endswith("nothing of these")
+
+
+def test_every_engine_runs_all_tasks() -> None:
+    engines = 10
+    lines = table("workers.py", "6", "--workers", "2", "--task-ms", "1")
+
+    assert len(lines) == 1 + engines
+    assert not any("failed" in line or "more than" in line for line in lines)
+    for line in lines[1:]:
+        assert "is not installed" in line or column([lines[0], line], line, "tasks", header="engine") == 6
