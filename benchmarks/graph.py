@@ -111,25 +111,24 @@ class Factory:
         return luigi.worker.Worker(scheduler=scheduler, worker_processes=worker_processes, assistant=assistant)
 
 
-def measure(runner, shape, size, workers):
+def measure(runner, shape, size, workers, folder):
     """Run one graph here, and print what it cost."""
     logging.disable(logging.CRITICAL)
-    with tempfile.TemporaryDirectory() as folder:
-        task = (Atomic if runner == "atomic" else Bare)(shape=shape, number=size, size=size, folder=folder)
-        start, cpu_start = time.perf_counter(), time.process_time()
-        if runner == "floor":
-            floor(size, folder)
-        elif runner == "atomic":
-            run_task(task, num_workers=workers)
-        else:
-            factory = Factory() if runner == "indexed" else None
-            is_done = luigi.build(
-                [task], local_scheduler=True, workers=workers, worker_scheduler_factory=factory, log_level="CRITICAL"
-            )
-            assert is_done
-        seconds = time.perf_counter() - start
-        cpu_seconds = time.process_time() - cpu_start
-        assert task.output().exists()
+    task = (Atomic if runner == "atomic" else Bare)(shape=shape, number=size, size=size, folder=folder)
+    start, cpu_start = time.perf_counter(), time.process_time()
+    if runner == "floor":
+        floor(size, folder)
+    elif runner == "atomic":
+        run_task(task, num_workers=workers)
+    else:
+        factory = Factory() if runner == "indexed" else None
+        is_done = luigi.build(
+            [task], local_scheduler=True, workers=workers, worker_scheduler_factory=factory, log_level="CRITICAL"
+        )
+        assert is_done
+    seconds = time.perf_counter() - start
+    cpu_seconds = time.process_time() - cpu_start
+    assert task.output().exists()
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (20 if sys.platform == "darwin" else 10))
     print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "megabytes": megabytes}), file=sys.stderr)
 
@@ -141,16 +140,24 @@ def main():
     parser.add_argument("--runners", nargs="+", choices=RUNNERS, default=list(RUNNERS), help="luigi is the peer")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--timeout-s", type=float, default=600, help="per run; what takes longer is left out")
+    parser.add_argument("--folder", type=Path, help="where the outputs are written; default: the system's own")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.here:
-        measure(arguments.runners[0], arguments.shapes[0], arguments.sizes[0], arguments.workers)
+        measure(arguments.runners[0], arguments.shapes[0], arguments.sizes[0], arguments.workers, arguments.folder)
         return
+    # Nothing is removed until all is measured: ext4 is slow to make a file for half a minute after it removed many.
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        compare(arguments, Path(folder))
+
+
+def compare(arguments, folder):
+    """Measure every runner on every graph, and print the table."""
     print(LINE.format("shape", "tasks", "runner", "seconds", "CPU s", "ms/task", "MiB", "times faster", "times floor"))
     for shape, size in itertools.product(arguments.shapes, arguments.sizes):
         peer = lowest = None
         for runner in arguments.runners:
-            cost, problem = measured_apart(runner, shape, size, arguments)
+            cost, problem = measured_apart(runner, shape, size, arguments, Path(tempfile.mkdtemp(dir=folder)))
             if cost is None:
                 print(f"{LINE.format(shape, size, RUNNERS[runner], *6 * ' ').rstrip()}  {problem}", flush=True)
                 continue
@@ -162,12 +169,12 @@ def main():
             print(LINE.format(shape, size, RUNNERS[runner], *figures, f"{cost['megabytes']:.0f}", *ratios), flush=True)
 
 
-def measured_apart(runner, shape, size, arguments):
+def measured_apart(runner, shape, size, arguments, folder):
     """Give what `measure` finds in a process of its own, or why there is nothing."""
     command = [sys.executable, __file__, str(size), "--shapes", shape, "--runners", runner, "--here"]
     try:
         done = subprocess.run(
-            [*command, "--workers", str(arguments.workers)],
+            [*command, "--workers", str(arguments.workers), "--folder", str(folder)],
             capture_output=True, text=True, timeout=arguments.timeout_s, check=False,
             cwd=Path(__file__).resolve().parent.parent,
         )  # fmt: skip

@@ -8,6 +8,7 @@ the summary is printed, and the paths of the outputs are given back. The invaria
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -200,7 +201,11 @@ def _work(
                 worker.add_all(roots)
                 if pool is not None:
                     pool.check_can_run(worker.to_run(), run)
-                worker.run()
+                gc.freeze()  # the graph stays until the end: looking through it again and again costs a tenth of a run
+                try:
+                    worker.run()
+                finally:
+                    gc.unfreeze()
             _report(run, roots, worker)
         except RPCError as error:
             raise SchedulerUnavailableError(url) from error

@@ -198,7 +198,6 @@ class TaskProcess(ContextManagedTaskProcess):
         results, self.results = self.results, None  # they stay with the worker, also where a process is not forked
         gc.freeze()  # a collection in the new process would copy every page that this one has
         super().start()
-        gc.unfreeze()
         self.results = results
         self._writer.close()  # so that it is closed when the process ends
         self.results.expect(reader, self)
