@@ -58,6 +58,7 @@ _ENVIRONMENT = (
 _CREDENTIALS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
 
 _clients: dict[tuple[Any, ...], S3Client] = {}
+_sessions: dict[tuple[Any, ...], Any] = {}
 _clients_lock = threading.Lock()
 _known_buckets: set[tuple[Any, ...]] = set()
 
@@ -118,7 +119,7 @@ class Bucket:
             with _clients_lock, self.translated("CreateClient", ""):
                 client = _clients.get(settings)
                 if client is None:
-                    client = _clients[settings] = _make_client(self.role_arn, dict(self.client_options))
+                    client = _clients[settings] = _make_client(settings, self.role_arn, dict(self.client_options))
         return client
 
     def endpoint(self) -> str:
@@ -341,8 +342,7 @@ def _comparable(value: Any) -> str:
     return repr(getattr(value, "_user_provided_options", value))
 
 
-def _make_client(role_arn: str | None, options: dict[str, Any]) -> S3Client:
-    import boto3
+def _make_client(settings: tuple[Any, ...], role_arn: str | None, options: dict[str, Any]) -> S3Client:
     from botocore.config import Config
 
     defaults = Config(
@@ -353,14 +353,21 @@ def _make_client(role_arn: str | None, options: dict[str, Any]) -> S3Client:
     )
     # A copy, because botocore writes into the retries of a configuration, and then it would be another setting.
     config = defaults.merge(copy.deepcopy(options.pop("config"))) if "config" in options else defaults
-    if role_arn is None:
-        session = boto3.session.Session()
-    else:
-        source = {name: options.pop(name) for name in (*_CREDENTIALS, "region_name") if name in options}
-        session = _session_with_role(boto3.session.Session(**source), role_arn)
+    source = {name: options.pop(name) for name in (*_CREDENTIALS, "region_name") if name in options and role_arn}
+    # A session has read what botocore knows of S3, and may be used in a forked process; a client has connections.
+    session = _sessions.get(settings)
+    if session is None:
+        session = _sessions[settings] = _make_session(role_arn, source)
     client: S3Client = session.client("s3", config=config, **options)
     client.meta.events.register("request-created.s3.PutObject", _without_expectation)
     return client
+
+
+def _make_session(role_arn: str | None, source: dict[str, Any]) -> Any:
+    import boto3
+
+    session = boto3.session.Session(**source)
+    return session if role_arn is None else _session_with_role(session, role_arn)
 
 
 def _without_expectation(request: Any, **_: object) -> None:
