@@ -2,55 +2,25 @@
 
 import inspect
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from documents import ROOT, python_blocks, run_block
+from documents import section as section_of
 
 import superluigi
 import superluigi.config
 import superluigi.errors
 import superluigi.parameters
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
-TIMEOUT_S = 120
-FOREIGN = ("AWS_", "BOTO_", "LUIGI_", "SUPERLUIGI_")  # settings that a reader does not have
-
-
-def run_block(block: str, folder: Path, *, extra: str = "") -> subprocess.CompletedProcess[str]:
-    """Run one block in a process of its own: as a script, or under pytest where it defines a test."""
-    script = folder / "test_block.py"
-    script.write_text(block + extra, encoding="utf-8")
-    is_test = "\ndef test_" in block
-    options = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder)] if is_test else []
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
-    isolated = {
-        "HOME": str(folder),
-        "USERPROFILE": str(folder),
-        "SUPERLUIGI_LOCAL_DATA_DIR": str(folder / "superluigi-data"),
-        "PYTHONPATH": str(ROOT),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONIOENCODING": "utf-8",
-    }
-    return subprocess.run(
-        [sys.executable, *options, str(script)],
-        cwd=folder,
-        env={**inherited, **isolated},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=TIMEOUT_S,
-        check=False,
-    )
+BLOCKS = python_blocks(README)
 
 
 def section(title: str) -> str:
     """The text under one of the README's headings."""
-    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
+    return section_of(README, title)
 
 
 def first_cells(title: str) -> list[str]:
