@@ -153,14 +153,19 @@ def required(task: luigi.Task) -> list[tuple[Role, luigi.Task]]:
 def _required(task: luigi.Task) -> list[tuple[Role, luigi.Task]]:
     found = list(leaves(requires(task)))
     cls = type(task)
-    adds = cls.deps not in (luigi.Task.deps, upstream_of)
-    if adds or cls._requires is not luigi.Task._requires:  # noqa: SLF001
+    if cls.deps not in (luigi.Task.deps, deps) or cls._requires is not luigi.Task._requires:  # noqa: SLF001
         known = {id(upstream) for _, upstream in found}
-        extras = flatten(task.deps() if adds else task._requires())  # noqa: SLF001
-        found += [((None,), extra) for extra in extras if id(extra) not in known]
+        found += [((None,), extra) for extra in flatten(task.deps()) if id(extra) not in known]
     for _, upstream in found:
         check_is_task(upstream, task)
     return found
+
+
+def deps(task: luigi.Task) -> list[luigi.Task]:
+    """Give what Luigi's own `deps()` gives, of a `requires()` that is called once."""
+    if type(task)._requires is not luigi.Task._requires:  # noqa: SLF001
+        return list(flatten(task._requires()))  # noqa: SLF001
+    return [upstream for _, upstream in leaves(requires(task))]
 
 
 def check_is_task(required: object, by: luigi.Task | None = None) -> None:

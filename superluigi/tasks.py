@@ -53,7 +53,7 @@ class Task(luigi.Task, metaclass=TaskRegister):
         """The same as `task_id`."""
         return self.task_id
 
-    deps = dag.upstream_of
+    deps = dag.deps
 
     @classmethod
     def get_params(cls) -> list[tuple[str, luigi.Parameter]]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from superluigi import CycleError, LocalFileTarget, TaskTypeError, dag
+from superluigi import CycleError, LocalFileTarget, Task, TaskTypeError, dag
 
 
 class Pair(NamedTuple):
@@ -121,6 +121,21 @@ def test_what_deps_adds_to_requires_comes_last_and_without_a_role() -> None:
 
     assert dag.required(WithDeps()) == [(("x",), Leaf()), ((None,), Leaf(name="extra"))]
     assert dag.upstream_of(WithDeps()) == [Leaf(), Leaf(name="extra")]
+
+
+@pytest.mark.parametrize("name", ["deps", "_requires"])
+def test_what_a_class_adds_to_what_it_inherits_comes_last(name: str) -> None:
+    def added(self: Any) -> Any:
+        return [*getattr(super(Adding, self), name)(), Leaf(name="extra")]
+
+    class Adding(Task):
+        def requires(self) -> Any:
+            return {"x": Leaf()}
+
+    setattr(Adding, name, added)
+
+    assert dag.upstream_of(Adding()) == [Leaf(), Leaf(name="extra")]
+    assert list(Adding().deps()) == [Leaf(), Leaf(name="extra")]
 
 
 @pytest.mark.parametrize(
