@@ -145,13 +145,14 @@ def measure(engine, size, workers, task_ms):
 
 
 def measured_apart(engine, workers, arguments):
-    """Give what `measure` finds in a process of its own, as a median by seconds, or why there is nothing."""
+    """Give what `measure` finds in processes of their own, the median by seconds, or why there is nothing."""
     needed = NEEDS.get(engine)
     if needed is not None and importlib.util.find_spec(needed) is None:
         return None, f"{needed} is not installed"
     # Imported, not run as a script: a class of a script would be sent with every task, not named.
     statement = f"import workers; workers.measure({engine!r}, {arguments.tasks}, {workers}, {arguments.task_ms})"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "PYTHONWARNINGS": "ignore"}
+    places = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": places, "PYTHONWARNINGS": "ignore"}
     costs = []
     for _ in range(arguments.repeat):
         try:
