@@ -20,6 +20,7 @@ import json
 import logging
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -155,16 +156,18 @@ def measured_apart(engine, workers, arguments):
     environment = {**os.environ, "PYTHONPATH": places, "PYTHONWARNINGS": "ignore"}
     costs = []
     for _ in range(arguments.repeat):
-        try:
-            done = subprocess.run(
-                [sys.executable, "-c", statement],
-                capture_output=True, text=True, timeout=arguments.timeout_s, check=False, env=environment,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return None, f"more than {arguments.timeout_s:.0f} s"
-        found = [line for line in done.stderr.splitlines() if line.startswith('{"seconds"')]
-        if done.returncode or not found:
-            return None, f"failed: {done.stderr.strip().rpartition(chr(10))[2]}"
+        with subprocess.Popen(
+            [sys.executable, "-c", statement],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
+        ) as process:  # fmt: skip
+            try:
+                _, errors = process.communicate(timeout=arguments.timeout_s)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)  # with the processes of its pool
+                return None, f"more than {arguments.timeout_s:.0f} s"
+        found = [line for line in errors.splitlines() if line.startswith('{"seconds"')]
+        if process.returncode or not found:
+            return None, f"failed: {errors.strip().rpartition(chr(10))[2]}"
         costs.append(json.loads(found[0]))
     return sorted(costs, key=lambda cost: cost["seconds"])[len(costs) // 2], ""
 

@@ -73,7 +73,7 @@ def test_an_import_loads_nothing_that_is_for_later() -> None:
 
 def test_every_engine_runs_all_tasks() -> None:
     engines = 10
-    lines = table("workers.py", "6", "--workers", "2", "--task-ms", "1")
+    lines = table("workers.py", "6", "--workers", "2", "--task-ms", "1", "--timeout-s", "60")
 
     assert len(lines) == 1 + engines
     assert not any("failed" in line or "more than" in line for line in lines)
