@@ -32,7 +32,15 @@ from luigi.worker import TaskStatusReporter
 from superluigi import config as configuration
 from superluigi import dag, execution, identity, provenance
 from superluigi.errors import ConfigError, ExecutorError, MissingExtraError
-from superluigi.running.task_process import Call, PooledTask, Report, SchedulerAfar, TaskProcess
+from superluigi.running.task_process import (
+    ITSELF,
+    Call,
+    PooledTask,
+    RemoteTraceback,
+    Report,
+    SchedulerAfar,
+    TaskProcess,
+)
 from superluigi.storage import workplace
 
 if TYPE_CHECKING:
@@ -61,20 +69,29 @@ class Pool:
         size: int | None = None,
         is_here: bool = False,
         renew: Callable[[], Executor] | None = None,
+        interrupt: Callable[[], object] | None = None,
         release: Callable[[], object] | None = None,
     ) -> None:
-        self.size = size or getattr(executor, "_max_workers", None) or os.cpu_count() or 1
+        offered = getattr(executor, "_max_workers", None) or getattr(executor, "num_workers", None)  # the latter of MPI
+        self.size: int = size or offered or os.cpu_count() or 1
         self.is_here = is_here
         self._executor = executor
         self._renew = renew
+        self._interrupt = interrupt
         self._release = release
-        self._renewed: list[Executor] = []
+        self._own: list[Executor] = []  # made for this run
         self._mailbox: _Mailbox | None = None
         self._has_begun = False
         self._in_flight: set[PooledTask] = set()
-        self._suspects: deque[PooledTask] = deque()  # one of them broke the pool
+        self._suspects: list[PooledTask] = []  # one of them broke the pool
         self._alone: deque[PooledTask] = deque()  # suspects that have to run one at a time to find out which
+        self._is_one_alone = False
         self._held: deque[PooledTask] = deque()  # wait until that is found out
+        self._what_broke: BaseException = BrokenExecutor()
+
+    def own(self, executor: Executor) -> None:
+        """Shut an executor down at the end, as it was made for this run."""
+        self._own.append(executor)
 
     def check_can_run(self, tasks: Iterable[luigi.Task], run: Run) -> None:
         """See that tasks can travel to the pool, one of each class.
@@ -100,25 +117,35 @@ class Pool:
     def start(self, process: PooledTask, results: Results, scheduler_url: str | None) -> None:
         """Begin a task, or let it wait while it is found out which task broke the pool."""
         process.begin = functools.partial(self._submit, process, results, scheduler_url)
-        if self._suspects or self._alone:
+        if self._suspects or self._alone or self._is_one_alone:
             self._held.append(process)
         else:
             self._begin(process)
 
     def _begin(self, process: PooledTask) -> None:
-        self._in_flight.add(process)
         try:
-            process.begin()
-        except BrokenExecutor as error:
-            process.broke(error)
-        except RuntimeError as error:
-            self._in_flight.discard(process)
+            try:
+                process.begin()
+            except BrokenExecutor:
+                if self._in_flight:  # it broke with these, which will say so
+                    self._held.append(process)
+                    return
+                if not self._make_anew():  # it was broken before
+                    raise
+                process.begin()
+        except ExecutorError as error:
+            process.fail(str(error))
+        except Exception as error:
             message = f"{self._executor!r} takes no tasks: {error}. Hand over an executor that is open."
             if not self._has_begun:
                 raise ExecutorError(message) from error
             process.fail(message)
         else:
             self._has_begun = True
+            self._in_flight.add(process)
+            if not self.is_here and not process.has_begun:
+                process.has_begun = True
+                process.task.trigger_event(Event.START, process.task)
 
     def _submit(self, process: PooledTask, results: Results, scheduler_url: str | None) -> None:
         if self.is_here:
@@ -127,67 +154,82 @@ class Pool:
             if scheduler_url is None and self._mailbox is None:
                 self._mailbox = _Mailbox(results)
             post = scheduler_url if self._mailbox is None else self._mailbox.address
-            process.task.trigger_event(Event.START, process.task)
-            call = functools.partial(_run_elsewhere, _dumps(_Job.of(process, post)), str(process.task))
+            try:
+                job = _dumps(_Job.of(process, post))
+            except Exception as error:
+                message = f"{process.task} cannot be sent to {self._executor!r}, because it does not pickle: {error}."
+                raise ExecutorError(message) from error
+            call = functools.partial(_run_elsewhere, job, str(process.task))
         process.future = self._executor.submit(call)
         process.future.add_done_callback(functools.partial(self._take, process))
 
     def _take(self, process: PooledTask, future: Future[Any]) -> None:
         """Pass on what came of a task; in whatever thread the executor calls this."""
         if future.cancelled():
-            process.fail("The task was taken back before it began.")
+            process.fail("The pool took the task back: it was cancelled, or the pool was shut down or lost.")
             return
-        error = future.exception()
-        if isinstance(error, BrokenExecutor):
-            process.broke(error)
-        elif error is not None:
-            process.fail(_what_happened(error))
+        failure = future.exception()
+        if isinstance(failure, BrokenExecutor):
+            process.broke(failure)
+        elif failure is not None:
+            process.fail(_what_happened(failure), has_died=type(failure).__name__ == "KilledWorker")
         elif not self.is_here:
-            process.report(pickle.loads(future.result()))  # noqa: S301  (our own bytes)
+            try:
+                report = pickle.loads(future.result())  # noqa: S301  (our own bytes)
+            except Exception as error:  # noqa: BLE001  (without a report the run would wait for ever)
+                process.fail(f"The pool's report on this task cannot be read here: {type(error).__name__}: {error}")
+            else:
+                process.report(report)
 
     def ended(self, process: PooledTask) -> None:
         """Note that a task has reported; the next suspect may run."""
         self._in_flight.discard(process)
-        if not self._in_flight:
-            self._go_on()
+        self._go_on()
 
     def broke(self, process: PooledTask, error: BaseException) -> None:
         """Find out which task broke the pool: those that were in it run again, one at a time, in a fresh one."""
         self._in_flight.discard(process)
         self._suspects.append(process)
-        if self._in_flight:
-            return  # what was in the pool with it ends with the pool, and comes here too
-        suspects, self._suspects = self._suspects, deque()
-        is_renewed = self._make_anew()
-        if is_renewed and len(suspects) > 1:
-            self._alone.extend(suspects)
-        else:
-            for suspect in suspects:
-                suspect.fail(_what_happened(error))
+        self._what_broke = error
         self._go_on()
+
+    def _go_on(self) -> None:
+        if self._in_flight:
+            return  # what was in the pool with a task that broke it ends with the pool, and comes here too
+        self._is_one_alone = False
+        if self._suspects:
+            suspects, self._suspects = self._suspects, []
+            if self._make_anew() and len(suspects) > 1:
+                self._alone.extend(suspects)
+            else:
+                for suspect in suspects:
+                    suspect.fail(_what_happened(self._what_broke), has_died=True)
+        if self._alone:
+            self._is_one_alone = True
+            self._begin(self._alone.popleft())
+            return
+        held, self._held = self._held, deque()
+        for process in held:
+            self._begin(process)
 
     def _make_anew(self) -> bool:
         if self._renew is None:
             return False
         self._executor = self._renew()
-        self._renewed.append(self._executor)
+        self.own(self._executor)
         return True
-
-    def _go_on(self) -> None:
-        if self._alone:
-            self._begin(self._alone.popleft())
-            return
-        while self._held and not self._suspects:
-            self._begin(self._held.popleft())
 
     def close(self) -> None:
         """Take back what has not begun; wait for what runs in this process, as nothing can end it."""
         for process in tuple(self._in_flight):
             process.terminate()
+        if self._interrupt is not None:
+            self._interrupt()
+        running = [process.future for process in self._in_flight if process.future and not process.future.done()]
         if self.is_here:
-            concurrent.futures.wait([process.future for process in self._in_flight if process.future is not None])
-        for executor in self._renewed:
-            executor.shutdown(wait=False, cancel_futures=True)
+            concurrent.futures.wait(running)
+        for executor in self._own:
+            executor.shutdown(wait=not running, cancel_futures=True)
         if self._mailbox is not None:
             self._mailbox.close()
         if self._release is not None:
@@ -223,16 +265,14 @@ def pool_of(given: Any) -> Pool:
         return _named_pool(given)
     if type(given).__module__.partition(".")[0] == "distributed" and hasattr(given, "get_executor"):
         return _dask_pool(given, release=None)
-    if isinstance(given, ProcessPoolExecutor):
-        return Pool(given, renew=functools.partial(_like, given))
     if isinstance(given, Executor):
-        is_here = isinstance(given, ThreadPoolExecutor) and type(given).__name__ != "InterpreterPoolExecutor"
-        return Pool(given, is_here=is_here)
+        return Pool(given, is_here=_is_here(given), renew=_renewal_of(given))
     if callable(given) and not isinstance(given, type):
         made = given()
         if isinstance(made, Executor):
-            pool = pool_of(made)
-            return Pool(made, is_here=pool.is_here, renew=given)
+            pool = Pool(made, is_here=_is_here(made), renew=given)
+            pool.own(made)
+            return pool
     message = (
         f"executor is {given!r}, but takes a concurrent.futures executor, a function that makes one, a "
         "dask.distributed client or the address of its scheduler (tcp://host:8786), or 'async'."
@@ -274,14 +314,40 @@ def _async_pool() -> Pool:
     # Each task has a thread of its own for what is not asynchronous; it costs little while the task waits.
     executor = ThreadPoolExecutor(max_workers=_ASYNC_TASKS, thread_name_prefix="superluigi-async")
 
+    async def cancel() -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for waiting in others:
+            waiting.cancel()
+
+    async def finish() -> None:
+        await loop.shutdown_asyncgens()
+        await loop.shutdown_default_executor()
+
+    def interrupt() -> None:
+        asyncio.run_coroutine_threadsafe(cancel(), loop).result()
+
     def release() -> None:
         execution.shared_loop.reset(token)
         executor.shutdown(wait=True, cancel_futures=True)
+        asyncio.run_coroutine_threadsafe(finish(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
 
-    return Pool(executor, is_here=True, release=release)
+    return Pool(executor, is_here=True, interrupt=interrupt, release=release)
+
+
+def _is_here(executor: Executor) -> bool:
+    return isinstance(executor, ThreadPoolExecutor) and type(executor).__name__ != "InterpreterPoolExecutor"
+
+
+def _renewal_of(executor: Executor) -> Callable[[], Executor] | None:
+    if isinstance(executor, ProcessPoolExecutor):
+        return functools.partial(_like, executor)
+    for base in type(executor).__mro__:  # joblib has a loky of its own, so that a module's name does not tell
+        if base.__name__ == "ProcessPoolExecutor" and "loky" in base.__module__:
+            return functools.partial(_like_lokys, executor, base)
+    return None
 
 
 def _like(pool: Any) -> Executor:
@@ -292,6 +358,18 @@ def _like(pool: Any) -> Executor:
         initializer=pool._initializer,  # noqa: SLF001
         initargs=pool._initargs,  # noqa: SLF001
     )
+
+
+def _like_lokys(pool: Any, base: Any) -> Executor:
+    made: Executor = base(
+        pool._max_workers,  # noqa: SLF001
+        timeout=pool._timeout,  # noqa: SLF001
+        context=pool._context,  # noqa: SLF001
+        initializer=pool._initializer,  # noqa: SLF001
+        initargs=pool._initargs,  # noqa: SLF001
+        env=pool._env,  # noqa: SLF001
+    )
+    return made
 
 
 # What travels
@@ -338,7 +416,11 @@ class _Job:
         """Run the task in this process."""
         task: Any = self.task
         events: list[tuple[str, tuple[Any, ...]]] = []
-        task.trigger_event = lambda event, *args: events.append((event, args[1:]))  # the caller's listeners count
+
+        def tell(event: str, *args: Any) -> None:  # the caller's listeners count
+            events.append((event, tuple(ITSELF if arg is task else arg for arg in args)))
+
+        task.trigger_event = tell
         if dag.is_ours(task):
             identity.remember(task, self.task_id)
         collected = _Collector()
@@ -392,13 +474,44 @@ def _run_elsewhere(job: bytes, name: str) -> bytes:
             "be importable there (install it, or set PYTHONPATH), in the same version."
         )
         raise ExecutorError(message) from error
-    report = loaded.carry_out()
+    _end_with_the_caller()
+    return _packed(loaded.carry_out())
+
+
+def _packed(report: Report) -> bytes:
+    """Pickle a report; for what cannot travel of it, an exception of the user's or of an event, stands its text."""
+    if _travels(report):
+        return _dumps(report)
+    text = report.text or str(report.result[2])
+    events = tuple(
+        (event, tuple(arg if _travels(arg) else RemoteTraceback(text) for arg in args)) for event, args in report.events
+    )
+    return _dumps(Report(report.result, report.error if _travels(report.error) else None, text, events))
+
+
+def _travels(value: object) -> bool:
     try:
-        data = _dumps(report)
-        pickle.loads(data)  # noqa: S301  (just made)
-    except Exception:  # noqa: BLE001  (an exception of the user's, or what an event was given, need not travel)
-        return _dumps(Report(report.result, None, report.text or str(report.result[2])))
-    return data
+        pickle.loads(_dumps(value))  # noqa: S301  (just made)
+    except Exception:  # noqa: BLE001  (a user's class may fail in whatever way)
+        return False
+    return True
+
+
+_watching: set[int] = set()
+
+
+def _end_with_the_caller() -> None:
+    """See that a process of a pool whose owner was killed ends: nobody would ever give it work or end it."""
+    parent = multiprocessing.parent_process()
+    if parent is None or os.getpid() in _watching:
+        return
+    _watching.add(os.getpid())
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, name="superluigi-watch", daemon=True).start()
 
 
 # What running tasks have to say
@@ -411,31 +524,44 @@ class _Address:
 
 
 class _Mailbox:
-    """Takes calls to the scheduler from processes of this machine."""
+    """Takes calls to the scheduler from processes of this machine, and confirms each: none is overtaken by a report."""
 
     def __init__(self, results: Results) -> None:
         key = secrets.token_bytes(32)
         self._results = results
-        self._listener = connection.Listener((_HERE, 0), authkey=key)
+        self._listener = connection.Listener((_HERE, 0), backlog=64, authkey=key)
+        self._door: socket.socket = self._listener._listener._socket  # type: ignore[attr-defined]  # noqa: SLF001
+        self._is_closing, self._closing = multiprocessing.Pipe(duplex=False)
         self.address = _Address(self._listener.address[1], key)
-        threading.Thread(target=self._listen, name="superluigi-mailbox", daemon=True).start()
+        self._thread = threading.Thread(target=self._listen, name="superluigi-mailbox", daemon=True)
+        self._thread.start()
 
     def _listen(self) -> None:
+        callers: list[connection.Connection] = []
         while True:
-            try:
-                caller = self._listener.accept()
-            except (multiprocessing.AuthenticationError, EOFError, ConnectionError):
-                continue
-            except OSError:  # it was closed
-                return
-            threading.Thread(target=self._read, args=(caller,), name="superluigi-mail", daemon=True).start()
-
-    def _read(self, caller: connection.Connection) -> None:
-        with contextlib.suppress(EOFError, OSError), caller:
-            while True:
-                self._results.take(None, caller.recv())
+            ready = connection.wait([self._is_closing, self._door, *callers])
+            if self._is_closing in ready:
+                break
+            if self._door in ready:
+                with contextlib.suppress(OSError, EOFError, multiprocessing.AuthenticationError):
+                    callers.append(self._listener.accept())
+            for caller in [caller for caller in callers if caller in ready]:
+                try:
+                    self._results.take(None, caller.recv())
+                    caller.send(None)
+                except (OSError, EOFError):
+                    callers.remove(caller)
+                    caller.close()
+        for caller in callers:
+            caller.close()
 
     def close(self) -> None:
+        self._closing.send_bytes(b".")  # to close it would not be noticed: forked processes hold it too
+        self._thread.join()
+        self._closing.close()
+        self._is_closing.close()
+        with contextlib.suppress(OSError):  # forked processes hold it too; without this they would keep it open
+            self._door.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
 
@@ -445,12 +571,18 @@ _posts_lock = threading.Lock()
 
 def _post(address: _Address | None, call: Call) -> None:
     """Send a call to the scheduler of the run; one that cannot be sent, from another machine, is dropped."""
-    try:
-        with _posts_lock:
-            if address is not None and address not in _posts:
+    if address is None:
+        return
+    with _posts_lock:
+        try:
+            if address not in _posts:
+                for former in _posts.values():
+                    former.close()
                 _posts.clear()
                 _posts[address] = connection.Client((_HERE, address.port), authkey=address.key)
-            if address is not None:
-                _posts[address].send(call)
-    except (OSError, EOFError, multiprocessing.AuthenticationError):
-        _log.debug("%s did not reach the scheduler: %s", call.name, traceback.format_exc(limit=1))
+            _posts[address].send(call)
+            _posts[address].recv()
+        except (OSError, EOFError, multiprocessing.AuthenticationError):
+            if address in _posts:
+                _posts.pop(address).close()
+            _log.debug("%s did not reach the scheduler: %s", call.name, traceback.format_exc(limit=1))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import enum
 import gc
 import multiprocessing
 import pickle
@@ -37,6 +38,15 @@ if TYPE_CHECKING:
 
     from superluigi.running.state import Run
     from superluigi.running.worker import Worker
+
+
+class Itself(enum.Enum):
+    """What stands, among the arguments of an event, for the task that triggered it."""
+
+    TASK = enum.auto()
+
+
+ITSELF = Itself.TASK
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +299,7 @@ class PooledTask(TaskProcess):
 
     future: Future[Any] | None = None
     begin: Callable[[], None]
+    has_begun = False
     has_reported = False
 
     def is_alive(self) -> bool:
@@ -306,9 +317,10 @@ class PooledTask(TaskProcess):
             self.has_reported = True
             super().report(report)
 
-    def fail(self, message: str) -> None:
-        """Report that it could not be run, or that nothing came back."""
-        self.report(Report((self.task.task_id, FAILED, message, [], []), text=message))
+    def fail(self, message: str, *, has_died: bool = False) -> None:
+        """Report that it could not be run, or that nothing came back; of a process that died Luigi has an event."""
+        events = ((Event.PROCESS_FAILURE, (ITSELF, message)),) if has_died else ()
+        self.report(Report((self.task.task_id, FAILED, message, [], []), text=message, events=events))
 
     def broke(self, error: BaseException) -> None:
         """Report that the pool ended while this task was in it."""

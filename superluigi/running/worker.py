@@ -24,6 +24,7 @@ from superluigi.errors import CycleError, TaskFailedError, TaskTypeError
 from superluigi.execution import prepare_to_fork
 from superluigi.planning import Outlook
 from superluigi.running.task_process import (
+    ITSELF,
     Call,
     PooledTask,
     RemoteTraceback,
@@ -267,7 +268,7 @@ class Worker(luigi.worker.Worker):
             assert self._pool is not None
             self._pool.ended(process)
             for event, args in report.events:
-                task.trigger_event(event, task, *args)
+                task.trigger_event(event, *(task if arg is ITSELF else arg for arg in args))
             if status == FAILED and not self._pool.is_here:
                 missing = [*missing, *process.missing()]
         if status == DONE:
