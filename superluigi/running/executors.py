@@ -229,7 +229,7 @@ class Pool:
         if self.is_here:
             concurrent.futures.wait(running)
         for executor in self._own:
-            executor.shutdown(wait=not running, cancel_futures=True)
+            executor.shutdown(wait=not running)
         if self._mailbox is not None:
             self._mailbox.close()
         if self._release is not None:
@@ -237,16 +237,16 @@ class Pool:
 
 
 def _what_happened(error: BaseException) -> str:
-    name = type(error).__name__
+    name, said = type(error).__name__, " ".join(str(error).split())  # in one line, as it is told as the reason
     if isinstance(error, BrokenExecutor) or name == "KilledWorker":
         return (
-            f"The pool's process died while it ran this task ({name}: {error}). It was killed, ran out of memory, or "
+            f"The pool's process died while it ran this task ({name}: {said}). It was killed, ran out of memory, or "
             "something in the task called os._exit. Look into the log of the machine; give it more memory, or run "
             "fewer tasks at a time with num_workers."
         )
     if isinstance(error, ImportError):
-        return f"The pool's process cannot import what it needs: {error}. Install superluigi and your code there, too."
-    return f"The pool could not run this task: {name}: {error}"
+        return f"The pool's process cannot import what it needs: {said}. Install superluigi and your code there, too."
+    return f"The pool could not run this task: {name}: {said}"
 
 
 # Which pool
