@@ -2,10 +2,17 @@
 
 A graph is written as lines `name: what it requires`, in an order in which each task comes after what it requires.
 Every task appends its name to one file at the end of its `run`, which is safe between processes.
+
+The table is run in this process, in forked processes, and on each kind of pool: the same tasks run on all. The pools
+are made once. The classes are made inside a function, so they travel to the pools by value.
 """
 
+import contextlib
+import functools
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +32,8 @@ from superluigi import (
 )
 
 WORKERS = pytest.mark.parametrize("num_workers", [1, 4], ids=["1-worker", "4-workers"])
+
+ENGINES = ("1-worker", "4-workers", "threads", "spawn", "dask")
 
 SHAPES = {
     "single": "A:",
@@ -259,29 +268,56 @@ def ids_of_rows() -> list[str]:
     return [f"{shape}-{argument}-{value}" for shape, argument, value, _ in ROWS]
 
 
-@WORKERS
+@contextlib.contextmanager
+def dask_client() -> Iterator[Any]:
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def pools() -> Iterator[Callable[[str], Any]]:
+    made: dict[str, Callable[[], Any]] = {
+        "threads": lambda: ThreadPoolExecutor(4),
+        "spawn": lambda: ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")),
+        "dask": dask_client,
+    }
+    with contextlib.ExitStack() as stack:
+        yield functools.cache(lambda name: stack.enter_context(made[name]()))
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest, pools: Callable[[str], Any]) -> dict[str, Any]:
+    """The options of run_task that say where tasks run."""
+    number, _, workers = request.param.partition("-")
+    return {"num_workers": int(number)} if workers else {"executor": pools(number)}
+
+
 @pytest.mark.parametrize(("graph", "argument", "value", "expected"), ROWS, ids=ids_of_rows(), indirect=["graph"])
 def test_exactly_the_forced_tasks_run_each_once_and_after_what_it_requires(
-    graph: Graph, argument: str, value: str, expected: str, num_workers: int
+    graph: Graph, argument: str, value: str, expected: str, engine: dict[str, Any]
 ) -> None:
     graph.run()
 
-    ran = graph.run(**{argument: graph.value_of(argument, value)}, num_workers=num_workers)
+    ran = graph.run(**{argument: graph.value_of(argument, value)}, **engine)
 
     assert sorted(ran) == sorted(expected.split())
     for name in ran:
         required = [upstream.get_task_family().partition(".")[2] for upstream in graph.tasks[name].deps()]
         assert all(ran.index(upstream) < ran.index(name) for upstream in required if upstream in ran)
-    assert graph.run(num_workers=num_workers) == []
+    assert graph.run(**engine) == []
 
 
-@WORKERS
 @shaped(*SHAPES)
-def test_a_first_run_makes_what_is_missing_and_nothing_else(graph: Graph, num_workers: int) -> None:
+def test_a_first_run_makes_what_is_missing_and_nothing_else(graph: Graph, engine: dict[str, Any]) -> None:
     external_names = {name for name, task in graph.tasks.items() if task.run is None}
 
-    first = graph.run(num_workers=num_workers)
-    second = graph.run(num_workers=num_workers)
+    first = graph.run(**engine)
+    second = graph.run(**engine)
 
     assert sorted(first) == sorted(set(graph.tasks) - external_names)
     assert second == []
