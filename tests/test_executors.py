@@ -724,6 +724,66 @@ def test_the_address_of_a_dask_scheduler_does_as_well_as_its_client(pools: Calla
         default_client()
 
 
+class ClusterJob:
+    """What submitit gives for a submission: it can only be asked."""
+
+    def __init__(self, future: Future[Any]) -> None:
+        self.future = future
+        self.is_cancelled = False
+
+    def done(self) -> bool:
+        return self.future.done()
+
+    def result(self) -> Any:
+        return self.future.result()
+
+    def cancel(self, check: bool = True) -> None:
+        self.is_cancelled = True
+
+
+class UncompletedJobError(RuntimeError):
+    """Submitit's error for a job that ended without a result."""
+
+
+class Cluster:
+    """submitit's executor, as far as it is used."""
+
+    __module__ = "submitit.core.core"
+
+    def __init__(self, pool: Executor) -> None:
+        self.pool = pool
+        self.jobs: list[ClusterJob] = []
+
+    def submit(self, call: Any, *args: Any, **kwargs: Any) -> ClusterJob:
+        self.jobs.append(ClusterJob(self.pool.submit(call, *args, **kwargs)))
+        return self.jobs[-1]
+
+
+def test_the_executor_of_submitit_which_is_none_of_concurrent_futures_runs_tasks(
+    pools: Callable[[str], Any], folder: str
+) -> None:
+    before = set(threading.enumerate())
+    cluster = Cluster(pools("spawn"))
+
+    assert run_task(Whole(folder=folder), executor=cluster).read_text() == "abc"
+    with pytest.raises(TaskFailedError, match="ColumnError: price"):
+        run_task(Failing(folder=folder), executor=cluster, config=QUICK)
+
+    assert len(cluster.jobs) == 5
+    assert not [thread for thread in set(threading.enumerate()) - before if thread.name == "superluigi-jobs"]
+
+
+def test_a_job_of_submitit_that_ended_without_a_result_is_told_as_a_death(folder: str) -> None:
+    class Losing(Executor):
+        def submit(self, call: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            future: Future[Any] = Future()
+            future.set_exception(UncompletedJobError("out of memory"))
+            return future
+
+    with pytest.raises(TaskFailedError, match=DIED):
+        run_task(Piece(folder=folder), executor=Cluster(Losing()), config=QUICK)
+
+
 # Bad input
 
 

@@ -57,6 +57,8 @@ _ASYNC_TASKS = 500
 _DASK_SCHEMES = ("dask://", "tcp://", "tls://", "ws://", "wss://", "ucx://")
 _CONNECT_TIMEOUT_S = 10
 _HERE = "127.0.0.1"
+_POLL_S = 0.2
+_DEATHS = ("KilledWorker", "UncompletedJobError")  # what Dask and submitit call it
 
 
 class Pool:
@@ -172,7 +174,7 @@ class Pool:
         if isinstance(failure, BrokenExecutor):
             process.broke(failure)
         elif failure is not None:
-            process.fail(_what_happened(failure), has_died=type(failure).__name__ == "KilledWorker")
+            process.fail(_what_happened(failure), has_died=type(failure).__name__ in _DEATHS)
         elif not self.is_here:
             try:
                 report = pickle.loads(future.result())  # noqa: S301  (our own bytes)
@@ -238,7 +240,7 @@ class Pool:
 
 def _what_happened(error: BaseException) -> str:
     name, said = type(error).__name__, " ".join(str(error).split())  # in one line, as it is told as the reason
-    if isinstance(error, BrokenExecutor) or name == "KilledWorker":
+    if isinstance(error, BrokenExecutor) or name in _DEATHS:
         return (
             f"The pool's process died while it ran this task ({name}: {said}). It was killed, ran out of memory, or "
             "something in the task called os._exit. Look into the log of the machine; give it more memory, or run "
@@ -267,6 +269,11 @@ def pool_of(given: Any) -> Pool:
         return _dask_pool(given, release=None)
     if isinstance(given, Executor):
         return Pool(given, is_here=_is_here(given), renew=_renewal_of(given))
+    if any(base.__module__.partition(".")[0] == "submitit" for base in type(given).__mro__):
+        jobs = _Jobs(given)
+        pool = Pool(jobs)
+        pool.own(jobs)
+        return pool
     if callable(given) and not isinstance(given, type):
         made = given()
         if isinstance(made, Executor):
@@ -370,6 +377,57 @@ def _like_lokys(pool: Any, base: Any) -> Executor:
         env=pool._env,  # noqa: SLF001
     )
     return made
+
+
+class _Jobs(Executor):
+    """submitit's executor as one of concurrent.futures: its jobs do not tell when they are done, so they are asked."""
+
+    def __init__(self, given: Any) -> None:
+        self._given = given
+        self._jobs: dict[Future[Any], Any] = {}
+        self._lock = threading.Lock()
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="superluigi-jobs", daemon=True)
+
+    def __repr__(self) -> str:
+        return repr(self._given)
+
+    def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        job, future = self._given.submit(call, *args, **kwargs), Future[Any]()
+        with self._lock:
+            self._jobs[future] = job
+        if self._thread.ident is None:
+            self._thread.start()
+        return future
+
+    def _watch(self) -> None:
+        while not self._is_over.wait(_POLL_S):
+            with self._lock:
+                jobs = tuple(self._jobs.items())
+            for future, job in jobs:
+                if future.cancelled():
+                    job.cancel(check=False)
+                elif not job.done():
+                    continue
+                with self._lock:
+                    del self._jobs[future]
+                self._settle(future, job)
+
+    def _settle(self, future: Future[Any], job: Any) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(job.result())
+        except Exception as error:  # noqa: BLE001  (of the job, or of the cluster)
+            future.set_exception(error)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
+        self._is_over.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        for future, job in self._jobs.items():
+            if future.cancelled():
+                job.cancel(check=False)
 
 
 # What travels
