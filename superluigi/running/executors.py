@@ -450,6 +450,7 @@ class _Job:
     run: Run
     settings: Mapping[str, Mapping[str, str]]
     worker_id: str
+    caller_pid: int
     post: _Address | str | None
     checks_upstream: bool
     checks_complete: bool
@@ -465,10 +466,21 @@ class _Job:
             run=process.of_run,
             settings=configuration.of_this_call(),
             worker_id=process.worker_id,
+            caller_pid=os.getpid(),
             post=post,
             checks_upstream=process.check_unfulfilled_deps and not all(map(dag.is_known_complete, upstream)),
             checks_complete=process.check_complete_on_run,
         )
+
+    def is_of_an_ended_run(self) -> bool:
+        """Say whether it is certain that nobody waits for the task, in a process that the caller itself has started.
+
+        concurrent.futures hands out a few tasks before there is a process for them, and cannot take these back.
+        """
+        parent = multiprocessing.parent_process()
+        if parent is None or parent.pid != self.caller_pid or not isinstance(self.post, _Address):
+            return False
+        return not _post(self.post, None)
 
     def carry_out(self) -> Report:
         """Run the task in this process."""
@@ -533,6 +545,9 @@ def _run_elsewhere(job: bytes, name: str) -> bytes:
         )
         raise ExecutorError(message) from error
     _end_with_the_caller()
+    if loaded.is_of_an_ended_run():
+        message = f"{name} was not run: its run has ended."
+        raise ExecutorError(message)
     return _packed(loaded.carry_out())
 
 
@@ -605,7 +620,9 @@ class _Mailbox:
                     callers.append(self._listener.accept())
             for caller in [caller for caller in callers if caller in ready]:
                 try:
-                    self._results.take(None, caller.recv())
+                    call = caller.recv()
+                    if call is not None:
+                        self._results.take(None, call)
                     caller.send(None)
                 except (OSError, EOFError):
                     callers.remove(caller)
@@ -627,10 +644,13 @@ _posts: dict[_Address, Any] = {}
 _posts_lock = threading.Lock()
 
 
-def _post(address: _Address | None, call: Call) -> None:
-    """Send a call to the scheduler of the run; one that cannot be sent, from another machine, is dropped."""
+def _post(address: _Address | None, call: Call | None) -> bool:
+    """Send a call to the scheduler of the run, None to ask whether it goes on; say whether that arrived.
+
+    What cannot be sent, from another machine, is dropped.
+    """
     if address is None:
-        return
+        return False
     with _posts_lock:
         try:
             if address not in _posts:
@@ -643,4 +663,6 @@ def _post(address: _Address | None, call: Call) -> None:
         except (OSError, EOFError, multiprocessing.AuthenticationError):
             if address in _posts:
                 _posts.pop(address).close()
-            _log.debug("%s did not reach the scheduler: %s", call.name, traceback.format_exc(limit=1))
+            _log.debug("%s did not reach the scheduler: %s", call, traceback.format_exc(limit=1))
+            return False
+    return True
