@@ -51,7 +51,7 @@ from luigi.event import Event
 from superluigi import ConfigError, ExecutorError, TaskFailedError, run_task
 from superluigi.errors import MissingExtraError
 from superluigi.planning import Forcing
-from superluigi.running import executors
+from superluigi.running import executors, jobs
 from superluigi.running.scheduler import Scheduler
 from superluigi.running.state import Run
 from superluigi.running.worker import Factory
@@ -273,15 +273,13 @@ def test_the_settings_of_a_call_hold_wherever_its_tasks_run_and_not_in_the_next_
 
 @engines(*ELSEWHERE)
 def test_two_runs_at_once_with_different_settings_do_not_mix(engine: Engine, folder: str) -> None:
-    def job(colour: str) -> executors._Job:
+    def job(colour: str) -> jobs.Job:
         task = Configured(folder=folder, name=colour)
-        return executors._Job(
-            task, task.task_id, (), _a_run(), {"colours": {"wall": colour}}, "w", 0, None, False, False
-        )
+        return jobs.Job(task, task.task_id, (), _a_run(), {"colours": {"wall": colour}}, "w", 0, None, False, False)
 
     executor = engine.options["executor"]
     colours = [f"colour{i % 2}-{i}" for i in range(6)]
-    submitted = [executor.submit(executors._run_elsewhere, executors._dumps(job(colour)), colour) for colour in colours]
+    submitted = [executor.submit(jobs.run_elsewhere, jobs.dumps(job(colour)), colour) for colour in colours]
     for future in submitted:
         future.result()
 
@@ -793,7 +791,7 @@ def is_untouched(folder: str) -> bool:
     return list(Path(folder).iterdir()) == []
 
 
-@pytest.mark.parametrize("executor", [3, "pool", "localhost:8786", ThreadPoolExecutor, object()], ids=repr)
+@pytest.mark.parametrize("executor", [3, "pool", "localhost:8786", ThreadPoolExecutor, {}], ids=repr)
 def test_what_is_no_pool_is_an_error_that_says_what_is_taken(executor: Any, folder: str) -> None:
     with pytest.raises(ConfigError, match=r"takes .*tcp://host:8786"):
         run_task(Whole(folder=folder), executor=executor)

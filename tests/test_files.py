@@ -111,6 +111,15 @@ def test_any_name_at_all_is_abandoned_or_not(owner: str) -> None:
     assert processes.is_abandoned(f"{owner}@{socket.gethostname()}") in (True, False)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only /proc tells of processes that nobody took notice of")
+def test_a_killed_process_that_its_parent_took_no_notice_of_is_gone() -> None:
+    with started("from superluigi.storage import processes\nprint(processes.owner_token(), flush=True)") as process:
+        token = process.stdout.readline().strip()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+        assert processes.is_abandoned(token) is True
+
+
 def test_a_process_of_another_user_lives() -> None:
     with binding_permissions():
         assert processes.is_abandoned(f"1-{processes._start_time(1)}-abcdef01@{socket.gethostname()}") is False

@@ -1,7 +1,7 @@
 """Tasks on a pool that the user already has: threads, processes, Dask, or one event loop.
 
 The worker hands a task to `Pool.start`; the pool runs Luigi's own `run` of the task process, in a thread as it is, or
-elsewhere from a `_Job` that holds all it needs; the report comes back as that of a forked process does. The invariant:
+elsewhere from a `Job` that holds all it needs; the report comes back as that of a forked process does. The invariant:
 the state of the run stays with the caller, and whatever becomes of the pool, every task that was started reports once.
 """
 
@@ -9,54 +9,36 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 import contextvars
 import functools
 import logging
-import multiprocessing
 import os
 import pickle
-import secrets
-import socket
 import threading
-import traceback
 from collections import deque
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass
-from multiprocessing import connection
 from typing import TYPE_CHECKING, Any
 
 from luigi.event import Event
-from luigi.worker import TaskStatusReporter
 
-from superluigi import config as configuration
-from superluigi import dag, execution, identity, provenance
+from superluigi import execution
 from superluigi.errors import ConfigError, ExecutorError, MissingExtraError
-from superluigi.running.task_process import (
-    ITSELF,
-    Call,
-    PooledTask,
-    RemoteTraceback,
-    Report,
-    SchedulerAfar,
-    TaskProcess,
-)
-from superluigi.storage import workplace
+from superluigi.running.jobs import Job, dumps, run_elsewhere
+from superluigi.running.mailbox import Mailbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     import luigi
 
     from superluigi.running.state import Run
-    from superluigi.running.task_process import Results
+    from superluigi.running.task_process import PooledTask, Results
 
 _log = logging.getLogger("superluigi")
 
 _ASYNC_TASKS = 500
 _DASK_SCHEMES = ("dask://", "tcp://", "tls://", "ws://", "wss://", "ucx://")
 _CONNECT_TIMEOUT_S = 10
-_HERE = "127.0.0.1"
 _POLL_S = 0.2
 _DEATHS = ("KilledWorker", "UncompletedJobError")  # what Dask and submitit call it
 
@@ -82,7 +64,7 @@ class Pool:
         self._interrupt = interrupt
         self._release = release
         self._own: list[Executor] = []  # made for this run
-        self._mailbox: _Mailbox | None = None
+        self._mailbox: Mailbox | None = None
         self._has_begun = False
         self._in_flight: set[PooledTask] = set()
         self._suspects: list[PooledTask] = []  # one of them broke the pool
@@ -106,7 +88,7 @@ class Pool:
         problems = []
         for task in {type(task): task for task in tasks}.values():
             try:
-                _dumps((task, run))  # not read back: to load a class by value would replace it in Luigi's register
+                dumps((task, run))  # not read back: to load a class by value would replace it in Luigi's register
             except Exception as error:  # noqa: BLE001  (whatever a task may hold)
                 problems.append(f"{type(task).__name__}: {error}")
         if problems:
@@ -154,14 +136,14 @@ class Pool:
             call: Callable[[], Any] = functools.partial(contextvars.copy_context().run, process.run)
         else:
             if scheduler_url is None and self._mailbox is None:
-                self._mailbox = _Mailbox(results)
+                self._mailbox = Mailbox(results)
             post = scheduler_url if self._mailbox is None else self._mailbox.address
             try:
-                job = _dumps(_Job.of(process, post))
+                job = dumps(Job.of(process, post))
             except Exception as error:
                 message = f"{process.task} cannot be sent to {self._executor!r}, because it does not pickle: {error}."
                 raise ExecutorError(message) from error
-            call = functools.partial(_run_elsewhere, job, str(process.task))
+            call = functools.partial(run_elsewhere, job, str(process.task))
         process.future = self._executor.submit(call)
         process.future.add_done_callback(functools.partial(self._take, process))
 
@@ -428,241 +410,3 @@ class _Jobs(Executor):
         for future, job in self._jobs.items():
             if future.cancelled():
                 job.cancel(check=False)
-
-
-# What travels
-
-
-def _dumps(value: object) -> bytes:
-    """Pickle; classes of a notebook or a script, and those inside functions, by value."""
-    import cloudpickle
-
-    return bytes(cloudpickle.dumps(value))
-
-
-@dataclass(frozen=True)
-class _Job:
-    """All that it takes to run a task elsewhere: nothing there has to be asked of the graph anew."""
-
-    task: luigi.Task
-    task_id: str
-    upstream_ids: tuple[str, ...]
-    run: Run
-    settings: Mapping[str, Mapping[str, str]]
-    worker_id: str
-    caller_pid: int
-    post: _Address | str | None
-    checks_upstream: bool
-    checks_complete: bool
-
-    @classmethod
-    def of(cls, process: PooledTask, post: _Address | str | None) -> _Job:
-        task = process.task
-        upstream = dag.upstream_of(task) if dag.is_ours(task) else []
-        return cls(
-            task=task,
-            task_id=task.task_id,
-            upstream_ids=tuple(required.task_id for required in upstream),
-            run=process.of_run,
-            settings=configuration.of_this_call(),
-            worker_id=process.worker_id,
-            caller_pid=os.getpid(),
-            post=post,
-            checks_upstream=process.check_unfulfilled_deps and not all(map(dag.is_known_complete, upstream)),
-            checks_complete=process.check_complete_on_run,
-        )
-
-    def is_of_an_ended_run(self) -> bool:
-        """Say whether it is certain that nobody waits for the task, in a process that the caller itself has started.
-
-        concurrent.futures hands out a few tasks before there is a process for them, and cannot take these back.
-        """
-        parent = multiprocessing.parent_process()
-        if parent is None or parent.pid != self.caller_pid or not isinstance(self.post, _Address):
-            return False
-        return not _post(self.post, None)
-
-    def carry_out(self) -> Report:
-        """Run the task in this process."""
-        task: Any = self.task
-        events: list[tuple[str, tuple[Any, ...]]] = []
-
-        def tell(event: str, *args: Any) -> None:  # the caller's listeners count
-            events.append((event, tuple(ITSELF if arg is task else arg for arg in args)))
-
-        task.trigger_event = tell
-        if dag.is_ours(task):
-            identity.remember(task, self.task_id)
-        collected = _Collector()
-        process = TaskProcess(
-            self.run,
-            None,
-            None,
-            task,
-            self.worker_id,
-            collected,
-            TaskStatusReporter(self._scheduler(), self.task_id, self.worker_id, None),
-            check_unfulfilled_deps=self.checks_upstream,
-            check_complete_on_run=self.checks_complete,
-        )
-        with configuration.shared(self.settings), provenance.run(self.run.run_id), workplace.keeping_folders():
-            with contextlib.suppress(Exception):  # it fails again where it is reported
-                upstream = dag.upstream_of(task) if dag.is_ours(task) else []
-                if len(upstream) == len(self.upstream_ids):
-                    for required, known in zip(upstream, self.upstream_ids, strict=True):
-                        if dag.is_ours(required):
-                            identity.remember(required, known)
-            process.run()
-        report: Report = collected.report
-        told = [(event, args) for event, args in events if event != Event.START]
-        return Report(report.result, report.error, report.text, tuple(told))
-
-    def _scheduler(self) -> Any:
-        if isinstance(self.post, str):
-            from luigi.rpc import RemoteScheduler
-
-            return RemoteScheduler(self.post)
-        return SchedulerAfar(functools.partial(_post, self.post))
-
-
-class _Collector:
-    """Takes the one report of a task that runs elsewhere."""
-
-    report: Report
-
-    def take(self, process: TaskProcess, report: Report) -> None:  # noqa: ARG002
-        self.report = report
-
-
-def _run_elsewhere(job: bytes, name: str) -> bytes:
-    """Run a task in the pool's process; give the report, pickled, as classes of a notebook travel by value."""
-    try:
-        loaded: _Job = pickle.loads(job)  # noqa: S301  (bytes of our own caller)
-    except Exception as error:
-        message = (
-            f"The pool's process {os.getpid()} on {socket.gethostname()} cannot load {name}: {error}. Let its module "
-            "be importable there (install it, or set PYTHONPATH), in the same version."
-        )
-        raise ExecutorError(message) from error
-    _end_with_the_caller()
-    if loaded.is_of_an_ended_run():
-        message = f"{name} was not run: its run has ended."
-        raise ExecutorError(message)
-    return _packed(loaded.carry_out())
-
-
-def _packed(report: Report) -> bytes:
-    """Pickle a report; for what cannot travel of it, an exception of the user's or of an event, stands its text."""
-    if _travels(report):
-        return _dumps(report)
-    text = report.text or str(report.result[2])
-    events = tuple(
-        (event, tuple(arg if _travels(arg) else RemoteTraceback(text) for arg in args)) for event, args in report.events
-    )
-    return _dumps(Report(report.result, report.error if _travels(report.error) else None, text, events))
-
-
-def _travels(value: object) -> bool:
-    try:
-        pickle.loads(_dumps(value))  # noqa: S301  (just made)
-    except Exception:  # noqa: BLE001  (a user's class may fail in whatever way)
-        return False
-    return True
-
-
-_watching: set[int] = set()
-
-
-def _end_with_the_caller() -> None:
-    """See that a process of a pool whose owner was killed ends: nobody would ever give it work or end it."""
-    parent = multiprocessing.parent_process()
-    if parent is None or os.getpid() in _watching:
-        return
-    _watching.add(os.getpid())
-
-    def watch() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, name="superluigi-watch", daemon=True).start()
-
-
-# What running tasks have to say
-
-
-@dataclass(frozen=True)
-class _Address:
-    port: int
-    key: bytes
-
-
-class _Mailbox:
-    """Takes calls to the scheduler from processes of this machine, and confirms each: none is overtaken by a report."""
-
-    def __init__(self, results: Results) -> None:
-        key = secrets.token_bytes(32)
-        self._results = results
-        self._listener = connection.Listener((_HERE, 0), backlog=64, authkey=key)
-        self._door: socket.socket = self._listener._listener._socket  # type: ignore[attr-defined]  # noqa: SLF001
-        self._is_closing, self._closing = multiprocessing.Pipe(duplex=False)
-        self.address = _Address(self._listener.address[1], key)
-        self._thread = threading.Thread(target=self._listen, name="superluigi-mailbox", daemon=True)
-        self._thread.start()
-
-    def _listen(self) -> None:
-        callers: list[connection.Connection] = []
-        while True:
-            ready = connection.wait([self._is_closing, self._door, *callers])
-            if self._is_closing in ready:
-                break
-            if self._door in ready:
-                with contextlib.suppress(OSError, EOFError, multiprocessing.AuthenticationError):
-                    callers.append(self._listener.accept())
-            for caller in [caller for caller in callers if caller in ready]:
-                try:
-                    call = caller.recv()
-                    if call is not None:
-                        self._results.take(None, call)
-                    caller.send(None)
-                except (OSError, EOFError):
-                    callers.remove(caller)
-                    caller.close()
-        for caller in callers:
-            caller.close()
-
-    def close(self) -> None:
-        self._closing.send_bytes(b".")  # to close it would not be noticed: forked processes hold it too
-        self._thread.join()
-        self._closing.close()
-        self._is_closing.close()
-        with contextlib.suppress(OSError):  # forked processes hold it too; without this they would keep it open
-            self._door.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-
-_posts: dict[_Address, Any] = {}
-_posts_lock = threading.Lock()
-
-
-def _post(address: _Address | None, call: Call | None) -> bool:
-    """Send a call to the scheduler of the run, None to ask whether it goes on; say whether that arrived.
-
-    What cannot be sent, from another machine, is dropped.
-    """
-    if address is None:
-        return False
-    with _posts_lock:
-        try:
-            if address not in _posts:
-                for former in _posts.values():
-                    former.close()
-                _posts.clear()
-                _posts[address] = connection.Client((_HERE, address.port), authkey=address.key)
-            _posts[address].send(call)
-            _posts[address].recv()
-        except (OSError, EOFError, multiprocessing.AuthenticationError):
-            if address in _posts:
-                _posts.pop(address).close()
-            _log.debug("%s did not reach the scheduler: %s", call, traceback.format_exc(limit=1))
-            return False
-    return True

@@ -70,10 +70,14 @@ def _own_start_time(pid: int) -> str:
 
 
 def _start_time(pid: int) -> str:
-    """Give when the process was started, in the system's own ticks, or `0` where the system does not tell."""
+    """Give when the process was started, in the system's own ticks; `0` where the system does not tell.
+
+    One that was killed, and that its parent did not take notice of, was never started.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as status:
-            return status.read().rpartition(b")")[2].split()[19].decode()
+            facts = status.read().rpartition(b")")[2].split()
+            return "never" if facts[0] == b"Z" else facts[19].decode()
     except (OSError, IndexError):
         return "0"
 

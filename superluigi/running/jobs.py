@@ -1,0 +1,190 @@
+"""A task that travels to another process: all that it takes to run it there, and the report that comes back.
+
+The invariant: nothing there has to be asked of the graph anew, the caller's listeners hear each event once, and a
+report arrives whatever it holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import multiprocessing
+import os
+import pickle
+import socket
+import threading
+from dataclasses import dataclass
+from multiprocessing import connection
+from typing import TYPE_CHECKING, Any
+
+from luigi.event import Event
+from luigi.worker import TaskStatusReporter
+
+from superluigi import config as configuration
+from superluigi import dag, identity, provenance
+from superluigi.errors import ExecutorError
+from superluigi.running.mailbox import Address, send_to
+from superluigi.running.task_process import ITSELF, PooledTask, RemoteTraceback, Report, SchedulerAfar, TaskProcess
+from superluigi.storage import workplace
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import luigi
+
+    from superluigi.running.state import Run
+
+
+def dumps(value: object) -> bytes:
+    """Pickle; classes of a notebook or a script, and those inside functions, by value."""
+    import cloudpickle
+
+    return bytes(cloudpickle.dumps(value))
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that it takes to run a task elsewhere: nothing there has to be asked of the graph anew."""
+
+    task: luigi.Task
+    task_id: str
+    upstream_ids: tuple[str, ...]
+    run: Run
+    settings: Mapping[str, Mapping[str, str]]
+    worker_id: str
+    caller_pid: int
+    post: Address | str | None
+    checks_upstream: bool
+    checks_complete: bool
+
+    @classmethod
+    def of(cls, process: PooledTask, post: Address | str | None) -> Job:
+        """Take what a task process of the caller would run."""
+        task = process.task
+        upstream = dag.upstream_of(task) if dag.is_ours(task) else []
+        return cls(
+            task=task,
+            task_id=task.task_id,
+            upstream_ids=tuple(required.task_id for required in upstream),
+            run=process.of_run,
+            settings=configuration.of_this_call(),
+            worker_id=process.worker_id,
+            caller_pid=os.getpid(),
+            post=post,
+            checks_upstream=process.check_unfulfilled_deps and not all(map(dag.is_known_complete, upstream)),
+            checks_complete=process.check_complete_on_run,
+        )
+
+    def is_of_an_ended_run(self) -> bool:
+        """Say whether it is certain that nobody waits for the task, in a process that the caller itself has started.
+
+        concurrent.futures hands out a few tasks before there is a process for them, and cannot take these back.
+        """
+        parent = multiprocessing.parent_process()
+        if parent is None or parent.pid != self.caller_pid or not isinstance(self.post, Address):
+            return False
+        return not send_to(self.post, None)
+
+    def carry_out(self) -> Report:
+        """Run the task in this process."""
+        task: Any = self.task
+        events: list[tuple[str, tuple[Any, ...]]] = []
+
+        def tell(event: str, *args: Any) -> None:  # the caller's listeners count
+            events.append((event, tuple(ITSELF if arg is task else arg for arg in args)))
+
+        task.trigger_event = tell
+        if dag.is_ours(task):
+            identity.remember(task, self.task_id)
+        collected = _Collector()
+        process = TaskProcess(
+            self.run,
+            None,
+            None,
+            task,
+            self.worker_id,
+            collected,
+            TaskStatusReporter(self._scheduler(), self.task_id, self.worker_id, None),
+            check_unfulfilled_deps=self.checks_upstream,
+            check_complete_on_run=self.checks_complete,
+        )
+        with configuration.shared(self.settings), provenance.run(self.run.run_id), workplace.keeping_folders():
+            with contextlib.suppress(Exception):  # it fails again where it is reported
+                upstream = dag.upstream_of(task) if dag.is_ours(task) else []
+                if len(upstream) == len(self.upstream_ids):
+                    for required, known in zip(upstream, self.upstream_ids, strict=True):
+                        if dag.is_ours(required):
+                            identity.remember(required, known)
+            process.run()
+        report: Report = collected.report
+        told = [(event, args) for event, args in events if event != Event.START]
+        return Report(report.result, report.error, report.text, tuple(told))
+
+    def _scheduler(self) -> Any:
+        if isinstance(self.post, str):
+            from luigi.rpc import RemoteScheduler
+
+            return RemoteScheduler(self.post)
+        return SchedulerAfar(functools.partial(send_to, self.post))
+
+
+class _Collector:
+    """Takes the one report of a task that runs elsewhere."""
+
+    report: Report
+
+    def take(self, process: TaskProcess, report: Report) -> None:  # noqa: ARG002
+        self.report = report
+
+
+def run_elsewhere(job: bytes, name: str) -> bytes:
+    """Run a task in the pool's process; give the report, pickled, as classes of a notebook travel by value."""
+    try:
+        loaded: Job = pickle.loads(job)  # noqa: S301  (bytes of our own caller)
+    except Exception as error:
+        message = (
+            f"The pool's process {os.getpid()} on {socket.gethostname()} cannot load {name}: {error}. Let its module "
+            "be importable there (install it, or set PYTHONPATH), in the same version."
+        )
+        raise ExecutorError(message) from error
+    _end_with_the_caller()
+    if loaded.is_of_an_ended_run():
+        message = f"{name} was not run: its run has ended."
+        raise ExecutorError(message)
+    return _packed(loaded.carry_out())
+
+
+def _packed(report: Report) -> bytes:
+    """Pickle a report; for what cannot travel of it, an exception of the user's or of an event, stands its text."""
+    if _travels(report):
+        return dumps(report)
+    text = report.text or str(report.result[2])
+    events = tuple(
+        (event, tuple(arg if _travels(arg) else RemoteTraceback(text) for arg in args)) for event, args in report.events
+    )
+    return dumps(Report(report.result, report.error if _travels(report.error) else None, text, events))
+
+
+def _travels(value: object) -> bool:
+    try:
+        pickle.loads(dumps(value))  # noqa: S301  (just made)
+    except Exception:  # noqa: BLE001  (a user's class may fail in whatever way)
+        return False
+    return True
+
+
+_watching: set[int] = set()
+
+
+def _end_with_the_caller() -> None:
+    """See that a process of a pool whose owner was killed ends: nobody would ever give it work or end it."""
+    parent = multiprocessing.parent_process()
+    if parent is None or os.getpid() in _watching:
+        return
+    _watching.add(os.getpid())
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, name="superluigi-watch", daemon=True).start()
