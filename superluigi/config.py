@@ -157,30 +157,41 @@ def _in_luigi(values: Mapping[str, Mapping[str, str]]) -> Iterator[None]:
         parser._interpolation = interpolation  # noqa: SLF001
 
 
-_shared: dict[str, tuple[int, contextlib.ExitStack]] = {}
-_shared_lock = threading.Lock()
+class _Shared:
+    """The settings that a process holds for tasks of a pool: of one call at a time, for as many of its tasks as run."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.settings: Mapping[str, Mapping[str, str]] = {}
+        self.count = 0
+        self.held = contextlib.ExitStack()
+
+
+_shared = _Shared()
 
 
 @contextlib.contextmanager
 def shared(settings: Mapping[str, Mapping[str, str]]) -> Iterator[None]:
-    """Hold the settings of a call in a process that runs tasks of it in several threads: from the first to the last."""
-    key = json.dumps(settings, sort_keys=True)
-    with _shared_lock:
-        count, held = _shared.get(key, (0, contextlib.ExitStack()))
-        if not count:
-            held.enter_context(_in_luigi(settings))
-        _shared[key] = count + 1, held
+    """Hold the settings of a call in a process that runs tasks of several threads, from the first task to the last.
+
+    Tasks of a call with other settings wait: Luigi's configuration belongs to the process.
+    """
+    with _shared.changed:
+        _shared.changed.wait_for(lambda: not _shared.count or _shared.settings == settings)
+        if not _shared.count:
+            _shared.settings = settings
+            _shared.held.enter_context(_in_luigi(settings))
+        _shared.count += 1
     token = _of_this_call.set(settings)
     try:
         yield
     finally:
         _of_this_call.reset(token)
-        with _shared_lock:
-            count, held = _shared.pop(key)
-            if count > 1:
-                _shared[key] = count - 1, held
-            else:
-                held.close()
+        with _shared.changed:
+            _shared.count -= 1
+            if not _shared.count:
+                _shared.held.close()
+                _shared.changed.notify_all()
 
 
 class _Verbatim(Interpolation):

@@ -393,3 +393,31 @@ def test_the_rest_of_luigis_configuration_is_interpolated_as_ever(monkeypatch: p
 def _as_before() -> Iterator[None]:
     yield
     assert config.of_this_call() == {}
+
+
+def test_threads_of_one_process_hold_the_settings_of_one_call_at_a_time() -> None:
+    one, other = ({"kept": {"x": text}} for text in ("one", "other"))
+    order: list[str] = []
+    is_held, may_end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with config.shared(one):
+            is_held.set()
+            may_end.wait(10)
+            order.append(luigi.configuration.get_config().get("kept", "x"))
+
+    def wait() -> None:
+        with config.shared(other):
+            order.append(luigi.configuration.get_config().get("kept", "x"))
+
+    first, second = threading.Thread(target=hold), threading.Thread(target=wait)
+    first.start()
+    is_held.wait(10)
+    second.start()
+    with config.shared(one):  # another task of the same call does not wait
+        may_end.set()
+        first.join()
+    second.join()
+
+    assert order == ["one", "other"]
+    assert not luigi.configuration.get_config().has_section("kept")

@@ -217,7 +217,9 @@ class TaskProcess(ContextManagedTaskProcess):
         if not self.use_multiprocessing:
             super().run()
             return
-        with configuration.applied(self._settings, None), provenance.run(self.of_run.run_id):
+        is_forked = configuration.of_this_call() == self._settings  # then it has inherited them
+        held = contextlib.nullcontext() if is_forked else configuration.applied(self._settings, None)
+        with held, provenance.run(self.of_run.run_id):
             super().run()
 
     def _is_complete(self, task: luigi.Task) -> bool:
