@@ -49,12 +49,6 @@ class Run:
         _know(task, is_complete=is_complete)
         return is_complete
 
-    def are_complete(self, tasks: Sequence[luigi.Task]) -> dict[luigi.Task, bool]:
-        """Say it of many tasks, with few requests."""
-        with foresight():
-            Outlook(self.forcing).ask(tasks)
-            return {task: self.is_complete(task) for task in tasks}
-
     def exist(self, tasks: Sequence[luigi.Task]) -> dict[luigi.Task, bool]:
         """Say of many tasks whether they are complete, forced or not: another client may have run them."""
         with foresight():
