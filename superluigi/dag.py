@@ -7,8 +7,10 @@ a task class is defined or changed, or `forget` is called; `identity` remembers 
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import luigi
@@ -72,6 +74,7 @@ def _key(key: object) -> str | int:
 _NOTHING: tuple[object, dict[str, Any]] = (None, {})
 
 _generation = object()
+_settled: ContextVar[object | None] = ContextVar("superluigi_settled", default=None)
 _of_classes: weakref.WeakKeyDictionary[type, tuple[object, dict[str, Any]]] = weakref.WeakKeyDictionary()
 
 
@@ -81,6 +84,24 @@ def forget() -> None:
     _generation = object()
 
 
+@contextlib.contextmanager
+def settled(*, anew: bool = False) -> Iterator[None]:
+    """Remember what is found out of tasks until the block ends, whatever task classes are defined meanwhile.
+
+    For a run, from its beginning: a task that imports others, or begins a run of its own, must not change the ids and
+    requirements that were told to the scheduler; a block within another holds what that holds, unless it is to begin
+    anew. What is remembered of classes is not held.
+    """
+    if _settled.get() is not None and not anew:
+        yield
+        return
+    token = _settled.set(object())
+    try:
+        yield
+    finally:
+        _settled.reset(token)
+
+
 def remembered(bearer: Any) -> dict[str, Any]:
     """Give what is remembered of a task, or of a class of tasks; empty once `forget` was called.
 
@@ -88,8 +109,10 @@ def remembered(bearer: Any) -> dict[str, Any]:
     along where a class is pickled by value.
     """
     registered = Register._reg  # noqa: SLF001  (Luigi tells no other way that a class was defined)
-    now = _generation, len(registered), registered[-1]
     is_class = isinstance(bearer, type)
+    now: object = None if is_class else _settled.get()
+    if now is None:
+        now = _generation, len(registered), registered[-1]
     known: tuple[object, dict[str, Any]]
     known = _of_classes.get(bearer, _NOTHING) if is_class else bearer.__dict__.get("_remembered", _NOTHING)
     when, facts = known

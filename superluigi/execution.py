@@ -264,16 +264,17 @@ class _Execution:
         if guard is None:
             yield
             return
-        was_marked = guard.store.is_marked()  # then what is there is already a half-written output of an earlier run
+        store = guard.store  # fixed now: a run may change the working directory
+        was_marked = store.is_marked()  # then what is there is already a half-written output of an earlier run
         before = [_state_of(target) for target in outputs]
-        guard.store.mark(provenance.run_id())
+        store.mark(provenance.run_id())
         try:
             yield
         except BaseException:
             if not was_marked and before == [_state_of(target) for target in outputs]:
-                guard.store.unmark()
+                store.unmark()
             raise
-        guard.store.unmark()
+        store.unmark()
 
     def _publish(self, outputs: list[Any], described: Any, started: dt.datetime) -> None:
         """Check all outputs, then publish each with its record."""
@@ -301,7 +302,7 @@ class _Execution:
             return
         steps = tuple((output.store, output.check(), {**record, "output": output.facts()}) for output in staged)
         guard = self.task.guard_of([output.target for output in staged])
-        guard_store = None if guard is None else guard.store
+        guard_store = next((output.store for output in staged if output.target is guard), None)
         Publication(provenance.run_id(), steps, guard_store, guard_address=str(guard)).carry_out()
 
 

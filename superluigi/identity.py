@@ -12,6 +12,7 @@ import hashlib
 import inspect
 import json
 import textwrap
+import threading
 from typing import TYPE_CHECKING, Any
 
 from superluigi import dag
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import luigi
 
 _LENGTH = 32
+_PARSE_TRIES = 10
+_parsing = threading.Lock()
 _line = json.JSONEncoder().encode
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 
@@ -134,9 +137,8 @@ def version_of(task_cls: type[luigi.Task]) -> str | None:
 
 def code_fingerprint(task_cls: type[luigi.Task]) -> str | None:
     """Give a digest of the class's source, blind to comments, docstrings and layout; None if the source is gone."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(task_cls)))
-    except (OSError, TypeError, SyntaxError):
+    tree = _tree_of(task_cls)
+    if tree is None:
         return None
     for node in ast.walk(tree):
         if (
@@ -145,3 +147,20 @@ def code_fingerprint(task_cls: type[luigi.Task]) -> str | None:
         ):
             node.body = node.body[1:] or [ast.Pass()]
     return f"sha256:{hashlib.sha256(ast.dump(tree).encode()).hexdigest()}"
+
+
+def _tree_of(task_cls: type[luigi.Task]) -> ast.Module | None:
+    """Give the syntax tree of a class; one thread at a time, as others confuse the parser of Python 3.11 and 3.12.
+
+    It then raises SystemError: https://github.com/python/cpython/issues/106905. `inspect` parses, too.
+    """
+    with _parsing:
+        for tries_left in reversed(range(_PARSE_TRIES)):
+            try:
+                return ast.parse(textwrap.dedent(inspect.getsource(task_cls)))
+            except (OSError, TypeError, SyntaxError):
+                return None
+            except SystemError:  # a thread of the user's parses
+                if not tries_left:
+                    raise
+    return None

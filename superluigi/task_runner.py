@@ -94,21 +94,25 @@ def run_task(
     with configuration.applied(config, config_file), _logging(log_level):
         roots = _roots(task)
         dag.forget()
-        forcing = plan_forcing(
-            roots,
-            force=force,
-            force_upstream=force_upstream,
-            force_upstream_to_task=force_upstream_to_task,
-            force_upstream_to_task_cls=force_upstream_to_task_cls,
-            raise_exception=raise_exception,
-        )
-        run = Run(forcing, raise_exception=raise_exception)
-        recover_abandoned()
         try:
-            with provenance.run(run.run_id), workplace.keeping_folders():
-                _work(run, roots, executor, num_workers=num_workers, central_scheduler=central_scheduler)
-            as_local = local_output or force_local_download
-            paths = [_output_paths(root, as_local=as_local, force=force_local_download) for root in roots]
+            with dag.settled():
+                forcing = plan_forcing(
+                    roots,
+                    force=force,
+                    force_upstream=force_upstream,
+                    force_upstream_to_task=force_upstream_to_task,
+                    force_upstream_to_task_cls=force_upstream_to_task_cls,
+                    raise_exception=raise_exception,
+                )
+                run = Run(forcing, raise_exception=raise_exception)
+                recover_abandoned()
+                try:
+                    with provenance.run(run.run_id), workplace.keeping_folders():
+                        _work(run, roots, executor, num_workers=num_workers, central_scheduler=central_scheduler)
+                finally:
+                    recover_abandoned()  # what processes left that were killed in the course of it
+                as_local = local_output or force_local_download
+                paths = [_output_paths(root, as_local=as_local, force=force_local_download) for root in roots]
         finally:
             dag.forget()
         for path in paths:

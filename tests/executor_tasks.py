@@ -151,7 +151,7 @@ class Reporting(Piece):
         output_path.write_text("told")
 
 
-class Configured(Piece):
+class Setting(Piece):
     """Writes what the settings of the call say."""
 
     name = luigi.Parameter(default="configured")

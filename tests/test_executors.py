@@ -26,7 +26,6 @@ from conftest import S3
 from example_tasks import leftovers
 from executor_tasks import (
     ColumnError,
-    Configured,
     Failing,
     FailingOddly,
     FailingOnce,
@@ -38,6 +37,7 @@ from executor_tasks import (
     Piece,
     Remote,
     Reporting,
+    Setting,
     Waiting,
     Whole,
     Yielding,
@@ -264,7 +264,7 @@ def test_the_settings_of_a_call_hold_wherever_its_tasks_run_and_not_in_the_next_
     engine: Engine, folder: str
 ) -> None:
     def wall(name: str, **settings: Any) -> str:
-        return engine.run(Configured(folder=folder, name=name), config={**QUICK, **settings}).read_text()
+        return engine.run(Setting(folder=folder, name=name), config={**QUICK, **settings}).read_text()
 
     assert wall("first", colours={"wall": "red"}) == "red"
     assert wall("second", colours={"wall": "blue 100%"}) == "blue 100%"
@@ -274,7 +274,7 @@ def test_the_settings_of_a_call_hold_wherever_its_tasks_run_and_not_in_the_next_
 @engines(*ELSEWHERE)
 def test_two_runs_at_once_with_different_settings_do_not_mix(engine: Engine, folder: str) -> None:
     def job(colour: str) -> jobs.Job:
-        task = Configured(folder=folder, name=colour)
+        task = Setting(folder=folder, name=colour)
         return jobs.Job(task, task.task_id, (), _a_run(), {"colours": {"wall": colour}}, "w", 0, None, False, False)
 
     executor = engine.options["executor"]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import socket
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import luigi
 import pytest
+from example_tasks import leftovers
 from server_log import recorded_requests
 
 from superluigi import (
     AtomicTaskWithMetadata,
     BucketNotFoundError,
+    External,
     LocalFileTarget,
     S3ObjectTarget,
     S3PrefixTarget,
@@ -21,6 +27,7 @@ from superluigi import (
     run_task,
 )
 from superluigi.planning import Forcing, Outlook
+from superluigi.storage import files, workplace
 from superluigi.targets.foresight import foresight
 
 if TYPE_CHECKING:
@@ -273,3 +280,125 @@ def test_an_input_that_vanished_since_it_was_found_is_made_again(num_workers: in
 
     assert (tmp_path / "runs").read_text() == "xx"
     assert Downstream().output().exists()
+
+
+@pytest.mark.parametrize("trigger", ["a class", "a run", "an attribute"])
+def test_what_a_task_imports_or_runs_changes_nothing_that_was_planned(trigger: str, tmp_path: Path) -> None:
+    class Fickle(AtomicTaskWithMetadata):
+        def requires(self) -> Any:
+            return [Made(name=name) for name in sorted(path.name for path in tmp_path.glob("*.csv"))]
+
+        def output(self) -> Any:
+            return LocalFileTarget(tmp_path / "fickle")
+
+        def run(self, output_path: Path) -> None:
+            output_path.touch()
+
+    class Made(AtomicTaskWithMetadata):
+        name = luigi.Parameter()
+
+        def output(self) -> Any:
+            return LocalFileTarget(tmp_path / f"made-{self.name}")
+
+        def run(self, output_path: Path) -> None:
+            (tmp_path / "new.csv").touch()
+            if trigger == "a class":
+                type("Late", (Task,), {})
+            elif trigger == "a run":
+                run_task(External(path=f"{tmp_path}/"))
+            else:
+                type(self).priority = 1
+            output_path.touch()
+
+    (tmp_path / "old.csv").touch()
+    run_task(Fickle())
+
+    assert Fickle().output().read_metadata()["input"][0]["path"].endswith("made-old.csv")
+    assert not (tmp_path / "made-new.csv").exists()
+
+
+def test_a_staging_folder_that_a_task_removed_is_made_again(tmp_path: Path) -> None:
+    class Writing(AtomicTaskWithMetadata):
+        name = luigi.Parameter()
+
+        def output(self) -> Any:
+            return LocalFileTarget(tmp_path / "out" / self.name)
+
+        def run(self, output_path: Path) -> None:
+            output_path.touch()
+
+    class Clearing(AtomicTaskWithMetadata):
+        def requires(self) -> Any:
+            return Writing(name="a")
+
+        def output(self) -> Any:
+            return LocalFileTarget(tmp_path / "cleared")
+
+        def run(self, output_path: Path) -> None:
+            shutil.rmtree(tmp_path / "out")
+            output_path.touch()
+
+    class Last(Writing):
+        def requires(self) -> Any:
+            return Clearing()
+
+    run_task(Last(name="b"))
+
+    assert (tmp_path / "out" / "b").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_what_a_task_forked_does_not_hold_up_the_run_when_its_process_dies(tmp_path: Path) -> None:
+    class Leaving(AtomicTaskWithMetadata):
+        def output(self) -> Any:
+            return LocalFileTarget(tmp_path / "out")
+
+        def run(self, output_path: Path) -> None:
+            child = os.fork()
+            if child == 0:
+                signal.pause()
+            (tmp_path / "child").write_text(str(child))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    try:
+        with pytest.raises(TaskFailedError, match="died unexpectedly"):
+            run_task([Leaving(), External(path=f"{tmp_path}/")], num_workers=2)
+    finally:
+        os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
+
+    assert leftovers(tmp_path) == []
+
+
+def test_data_are_read_while_something_that_cannot_be_cleared_lies_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = LocalFileTarget(tmp_path / "a")
+    (tmp_path / "a").write_text("data")
+    (tmp_path / ".superluigi" / f"{1 << 40}-0-abcdef01@{socket.gethostname()}").mkdir(parents=True)
+    monkeypatch.setattr(workplace.files, "discard", lambda path: None)
+
+    with target.store.reading() as present:
+        assert present.fingerprint() == files.digest(tmp_path / "a")
+
+
+def test_a_task_with_several_outputs_may_change_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    class Two(AtomicTaskWithMetadata):
+        def output(self) -> Any:
+            return [LocalFileTarget("a"), LocalFileTarget("b")]
+
+        def run(self, output_path: Any) -> None:
+            for path in output_path:
+                path.touch()
+            os.chdir("there")
+
+    Two().output()[0].store.mark("a run that was killed")
+    run_task(Two(), config={"worker": {"check_complete_on_run": False}}, raise_exception=True)
+    os.chdir(tmp_path)
+
+    assert Two().complete()
+    assert list((tmp_path / "there").iterdir()) == []

@@ -94,8 +94,6 @@ class Job:
             events.append((event, tuple(ITSELF if arg is task else arg for arg in args)))
 
         task.trigger_event = tell
-        if dag.is_ours(task):
-            identity.remember(task, self.task_id)
         collected = _Collector()
         process = TaskProcess(
             self.run,
@@ -108,7 +106,14 @@ class Job:
             check_unfulfilled_deps=self.checks_upstream,
             check_complete_on_run=self.checks_complete,
         )
-        with configuration.shared(self.settings), provenance.run(self.run.run_id), workplace.keeping_folders():
+        with (
+            configuration.shared(self.settings),
+            provenance.run(self.run.run_id),
+            dag.settled(anew=True),  # the process outlives the run, and Luigi keeps its instances
+            workplace.keeping_folders(),
+        ):
+            if dag.is_ours(task):
+                identity.remember(task, self.task_id)
             with contextlib.suppress(Exception):  # it fails again where it is reported
                 upstream = dag.upstream_of(task) if dag.is_ours(task) else []
                 if len(upstream) == len(self.upstream_ids):

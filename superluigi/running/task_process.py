@@ -158,14 +158,15 @@ class Results:
                 self._read(reader, process)
 
     def _read(self, reader: Connection, process: TaskProcess) -> None:
-        try:
-            arrived = reader.recv()
-        except (EOFError, OSError):  # nothing came, or not all
+        arrived = None
+        if reader.poll():  # what the task has forked may hold the pipe when its process is long dead
+            with contextlib.suppress(EOFError, OSError):  # nothing came, or not all
+                arrived = reader.recv()
+        if arrived is None:
             process.join()
             if process.exitcode == 0:  # of all others Luigi takes notice itself
                 message = f"The process of {process.task} ended without a result: something in it called os._exit."
                 self.put((process.task.task_id, FAILED, message, [], []))
-            arrived = None
         else:
             self.take(process, arrived)
         if not isinstance(arrived, Call):

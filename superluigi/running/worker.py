@@ -151,7 +151,10 @@ class Worker(luigi.worker.Worker):
         if task.task_id not in self._done_before:
             return False
         # What another client finished since this one asked is complete by now: outputs are there before it says so.
-        return self._run.forcing.includes(task) or not task.complete()
+        if self._run.forcing.includes(task):
+            return True
+        with foresight():
+            return not task.complete()
 
     def _check(self, task: luigi.Task) -> bool | TracebackWrapper:
         """Say whether a task is complete, or why that cannot be told."""
@@ -282,7 +285,8 @@ class Worker(luigi.worker.Worker):
     def _raise(self, task: luigi.Task, report: Report) -> None:
         if report.error is None:  # only its text could leave the process
             raise TaskFailedError([self._run.failures[task]], "A task failed.")
-        if report.error.__traceback__ is None:
+        is_from_elsewhere = self._pool is not None and not self._pool.is_here
+        if is_from_elsewhere and report.error.__cause__ is None:
             raise report.error from RemoteTraceback(report.text)
         raise report.error
 

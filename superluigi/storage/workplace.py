@@ -80,8 +80,9 @@ class _Workplace:
         name = os.fspath(where)
         with self._lock:
             kept = self._free.get(name)
-            if kept:
-                return kept.pop()
+            while kept:
+                if (folder := kept.pop()).is_dir():
+                    return folder
         if place is None:
             folder = where / str(next(self._numbers))
             folder.mkdir(mode=0o700)

@@ -78,9 +78,9 @@ class LocalStore:
         """
         return self._present() is not None
 
-    def _present(self) -> os.stat_result | None:
+    def _present(self, *, heals: bool = True) -> os.stat_result | None:
         """Give what the system tells of the data, None if there are none; see `exists`."""
-        if workplace.needs_clearing(self._place):
+        if heals and workplace.needs_clearing(self._place):
             recover_abandoned()
             self.heal()
         try:
@@ -149,7 +149,7 @@ class LocalStore:
         if not self.exists():
             raise not_found(self.path)
         with processes.lock(str(self.path)):
-            yield Present(self.path, self.fingerprint)
+            yield Present(self.path, functools.partial(self.fingerprint, heals=False))
 
     def read_record(self) -> Metadata | None:
         """Give the record of the present data; reads them only if their sizes or times are not as recorded."""
@@ -192,9 +192,9 @@ class LocalStore:
         with self.staging() as staging, processes.lock(str(self.path)):
             self._write(metadata.encode(record), staging)
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, *, heals: bool = True) -> str:
         """Give the recorded digest if sizes and times are as recorded, else read the data."""
-        found = self._present()
+        found = self._present(heals=heals)
         if found is None:
             raise not_found(self.path)
         name = os.fspath(self.path)
