@@ -6,6 +6,7 @@ a test breaks are its own.
 
 import contextlib
 import functools
+import gc
 import multiprocessing
 import os
 import signal
@@ -695,12 +696,13 @@ def test_after_its_caller_was_killed_a_pool_ends_and_the_next_run_heals(name: st
 @engines("threads", "async", "fork", "spawn", "forkserver", "loky")
 def test_a_run_leaves_no_thread_no_socket_and_no_folder(engine: Engine, folder: str) -> None:
     engine.run([Meeting(folder=folder, name=name, guests=2) for name in ("x", "y")], num_workers=2)
-    threads, opened = set(threading.enumerate()), len(os.listdir("/proc/self/fd"))
+    gc.collect()  # what earlier tests left to the collector would be closed in between
+    threads, opened = set(threading.enumerate()), os.listdir("/proc/self/fd")
 
     engine.run([Whole(folder=folder), Reporting(folder=folder)], config={**QUICK, "resources": {"memory": 3}})
 
     assert set(threading.enumerate()) <= threads
-    assert len(os.listdir("/proc/self/fd")) == opened
+    assert len(os.listdir("/proc/self/fd")) <= len(opened)
     assert leftovers(Path(folder)) == []
 
 
