@@ -81,6 +81,16 @@ def max_concurrency(default: int = 16) -> int:
     return max(1, _whole_number("max_concurrency", default))
 
 
+def is_single_flight() -> bool:
+    """Whether runs that start the same task make it once, one of them at a time (`single_flight`, default false)."""
+    return _boolean("single_flight", default=False)
+
+
+def lease_s() -> int:
+    """How many seconds the lease of a task in S3 holds without being renewed (`lease_s`, default 60, at least 1)."""
+    return max(1, _whole_number("lease_s", 60))
+
+
 def _choice(key: str, default: str, choices: tuple[str, ...]) -> str:
     text = _text(key, default).strip().lower()
     if text not in choices:

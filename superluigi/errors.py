@@ -11,6 +11,7 @@
      ├─ ExecutorError (RuntimeError)             a pool that takes no tasks, or a task that cannot travel to it
      ├─ SchedulerUnavailableError (ConnectionError)  a central scheduler that does not answer
      ├─ MetadataError (TypeError)                metadata that JSON cannot hold
+     ├─ MemoryTargetError (RuntimeError)         a value that was set before, or that cannot leave its process
      ├─ TargetNotFoundError (FileNotFoundError)  a target that was read and is not there
      ├─ TargetShapeError (ValueError)            a folder where a file was promised, or the reverse
      │   └─ MissingOutputError                   a task or a block that left nothing where an output was promised
@@ -20,6 +21,7 @@
      │   ├─ AccessDeniedError (PermissionError)
      │   ├─ CredentialsError (PermissionError)
      │   ├─ StoreUnavailableError (ConnectionError)
+     │   ├─ LeaseError (OSError)                 a lease that was lost, or that the store cannot give
      │   └─ DiskFullError (OSError)
      └─ MissingExtraError (ImportError)          an optional dependency that is not installed
 
@@ -177,6 +179,10 @@ class MetadataError(SuperLuigiError, TypeError):
         super().__init__(f"metadata[{key!r}] {problem}. {way_out}")
 
 
+class MemoryTargetError(SuperLuigiError, RuntimeError):
+    """A value was set a second time, or cannot leave the process that made it."""
+
+
 class TargetNotFoundError(SuperLuigiError, FileNotFoundError):
     """A target, or its lineage record, was read and is not there."""
 
@@ -237,6 +243,10 @@ class CredentialsError(StorageError, PermissionError):
 
 class StoreUnavailableError(StorageError, ConnectionError):
     """The store did not answer, or answered that it cannot serve now."""
+
+
+class LeaseError(StorageError):
+    """A task that is to be made once at a time has lost its lease, or the store cannot give one."""
 
 
 class DiskFullError(StorageError):

@@ -118,6 +118,7 @@ NUMBERS = {
     "cache_max_bytes": (config.cache_max_bytes, 50 * 2**30),
     "cache_min_free_bytes": (config.cache_min_free_bytes, 2**30),
     "max_concurrency": (config.max_concurrency, 16),
+    "lease_s": (config.lease_s, 60),
 }
 
 
@@ -145,6 +146,17 @@ def test_what_is_no_whole_number_is_an_error_that_names_the_setting(name: str, v
 def test_at_least_one_request_is_made_at_a_time() -> None:
     with config.applied({"superluigi": {"max_concurrency": 0}}, None):
         assert config.max_concurrency() == 1
+
+
+def test_a_lease_holds_for_a_second_at_least() -> None:
+    with config.applied({"superluigi": {"lease_s": 0}}, None):
+        assert config.lease_s() == 1
+
+
+def test_runs_do_not_wait_for_each_other_unless_the_setting_says_so() -> None:
+    assert config.is_single_flight() is False
+    with config.applied({"superluigi": {"single_flight": True}}, None):
+        assert config.is_single_flight() is True
 
 
 def test_inputs_are_copied_unless_the_setting_says_link() -> None:

@@ -33,6 +33,7 @@ EXAMPLES = {
         }
     },
     "MetadataError": {"kwargs": {"key": "rows", "problem": "is NaN", "way_out": "Leave it out."}},
+    "MemoryTargetError": {"args": ("a",)},
     "TargetNotFoundError": {"args": ("a",)},
     "TargetShapeError": {"args": ("a",)},
     "MissingOutputError": {"args": ("a",)},
@@ -42,6 +43,7 @@ EXAMPLES = {
     "AccessDeniedError": {"kwargs": REQUEST},
     "CredentialsError": {"kwargs": REQUEST},
     "StoreUnavailableError": {"kwargs": REQUEST},
+    "LeaseError": {"kwargs": REASONS},
     "DiskFullError": {"kwargs": REASONS},
     "MissingExtraError": {"kwargs": {"extra": "testing", "module": "moto"}},
     "ExecutorError": {"args": ("The pool is closed. Hand over another.",)},
