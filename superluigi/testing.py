@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.client
+import io
 import logging
 import os
 import re
@@ -24,8 +25,9 @@ from typing import TYPE_CHECKING
 from superluigi.errors import ConfigError, InvalidNameError, MissingExtraError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from boto3.session import Session
     from moto.server import ThreadedMotoServer
     from mypy_boto3_s3 import S3Client
@@ -279,7 +281,28 @@ def _started(port: int) -> ThreadedMotoServer:
             raise ConfigError(message) from error
     moto = ThreadedMotoServer(_HOST, port, verbose=False)
     moto.start()
+    assert moto._server is not None  # noqa: SLF001  (moto offers no place for a layer of one's own)
+    moto._server.app = _OneAtATime(moto._server.app)  # noqa: SLF001
     return moto
+
+
+class _OneAtATime:
+    """moto, with requests that are whole as those of S3.
+
+    By itself it checks the condition of a PUT and writes later, so that of two with `If-None-Match: *` at once both can
+    win, and it fails to read an object that is replaced meanwhile.
+    """
+
+    def __init__(self, app: WSGIApplication) -> None:
+        self._app = app
+        self._lock = threading.Lock()
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        # The body first: who sends slowly keeps nobody waiting.
+        size_bytes = -1 if environ.get("wsgi.input_terminated") else int(environ.get("CONTENT_LENGTH") or 0)
+        environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(size_bytes))
+        with self._lock:
+            return self._app(environ, start_response)
 
 
 def _forget_stored(port: int) -> None:

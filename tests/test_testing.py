@@ -4,6 +4,7 @@ The session of these tests may have a server running already, and a process has 
 block does is therefore tried in a process of its own, as a user's script would.
 """
 
+import contextlib
 import io
 import json
 import logging
@@ -21,6 +22,7 @@ import boto3
 import pandas as pd
 import pytest
 import s3fs
+from moto.s3.responses import S3Response
 
 from superluigi.errors import ConfigError, InvalidNameError
 from superluigi.testing import EmbeddedS3, embedded_s3
@@ -159,6 +161,36 @@ def test_a_proxy_is_not_asked_for_it(tmp_path: Path) -> None:
     printed = run_script(script, tmp_path, HTTP_PROXY=proxy, http_proxy=proxy, all_proxy=proxy, no_proxy="intranet")
 
     assert printed.splitlines() == ["intranet,127.0.0.1 intranet,127.0.0.1", "intranet None"]
+
+
+def test_of_conditional_puts_at_once_one_wins(s3, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = s3.client()
+    client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
+    second_came = threading.Barrier(2)
+    computed = S3Response._get_checksum  # what moto does between looking at the condition and writing
+    answers = []
+
+    def computed_slowly(*arguments) -> tuple[str, str | None]:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            second_came.wait(0.5)
+        return computed(*arguments)
+
+    def put(number: int) -> None:
+        try:
+            client.put_object(Bucket=s3.bucket, Key="one", Body=b"%d" % number, IfNoneMatch="*")
+            answers.append("written")
+        except client.exceptions.ClientError as error:
+            answers.append(error.response["Error"]["Code"])
+
+    monkeypatch.setattr(S3Response, "_get_checksum", computed_slowly)
+    threads = [threading.Thread(target=put, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(answers) == ["PreconditionFailed"] * 15 + ["written"]
+    assert len(client.list_object_versions(Bucket=s3.bucket)["Versions"]) == 1
 
 
 # What it leaves behind
