@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import email.utils
 import hashlib
 import os
 import threading
+import time
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -19,10 +21,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from superluigi import config
 from superluigi.errors import ConfigError, StorageError, SuperLuigiError
 from superluigi.storage.concurrency import run_all
-from superluigi.storage.s3_errors import code_of, translation
+from superluigi.storage.s3_errors import code_of, no_conditional_put, translation
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
+    from datetime import datetime
     from pathlib import Path
 
     from mypy_boto3_s3 import S3Client
@@ -37,7 +40,13 @@ _CONNECT_TIMEOUT_S = 10
 _READ_TIMEOUT_S = 30
 _KEYS_PER_DELETE = 1000
 _UNASKED_BYTES = 1 << 20
+_CONFLICT_PAUSE_S = 0.05  # doubled from try to try
 _MAX_CONNECTIONS = 256  # places for connections, which are opened when needed; `max_concurrency` bounds how many
+
+_NOT_THERE = frozenset({"404", "NoSuchKey", "NotFound"})
+_NOT_MET = _NOT_THERE | {"412", "PreconditionFailed"}
+_CONFLICT = frozenset({"409", "ConditionalRequestConflict", "OperationAborted"})
+_UNKNOWN = frozenset({"501", "NotImplemented"})
 
 # A change of these gives another client: tests and notebooks point them elsewhere within one process.
 _ENVIRONMENT = (
@@ -56,6 +65,8 @@ _ENVIRONMENT = (
 )
 
 _CREDENTIALS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+
+_TIMEOUTS = ("connect_timeout", "read_timeout")
 
 _clients: dict[tuple[Any, ...], S3Client] = {}
 _sessions: dict[tuple[Any, ...], Any] = {}
@@ -94,16 +105,38 @@ class ObjectFacts:
         return None if "-" in self.etag or self.is_encrypted_with_key else self.etag
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A small object as one answer of S3 told of it; `etag` without quotes."""
+
+    data: bytes
+    etag: str
+    written_at: datetime | None
+    answered_at: str | None
+
+    @property
+    def age_s(self) -> float | None:
+        """How many seconds old the object was, both times by S3's clock and in whole seconds; None if not told."""
+        if self.written_at is None or self.answered_at is None:
+            return None
+        try:
+            return (email.utils.parsedate_to_datetime(self.answered_at) - self.written_at).total_seconds()
+        except (TypeError, ValueError):  # no date, or one without a zone
+            return None
+
+
 @dataclass(frozen=True)
 class Bucket:
     """One bucket as seen with one role and one set of client options.
 
-    Every method makes requests with back-off (5 tries) and raises StorageError or one of its leaves.
+    Every method makes requests with back-off (5 tries) and raises StorageError or one of its leaves. A try waits for
+    the network no longer than `timeout_s` seconds, where that is less than what the client options say.
     """
 
     name: str
     role_arn: str | None = None
     client_options: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)  # may hold credentials
+    timeout_s: float | None = None
 
     # Who asks
 
@@ -114,12 +147,14 @@ class Bucket:
     def client(self) -> S3Client:
         """Give the boto3 client of these settings in this process; made on first use. Safe between threads."""
         settings = self._settings()
-        client = _clients.get(settings)
+        key = (*settings, self.timeout_s)
+        client = _clients.get(key)
         if client is None:
             with _clients_lock, self.translated("CreateClient", ""):
-                client = _clients.get(settings)
+                client = _clients.get(key)
                 if client is None:
-                    client = _clients[settings] = _make_client(settings, self.role_arn, dict(self.client_options))
+                    options = dict(self.client_options)
+                    client = _clients[key] = _make_client(settings, self.role_arn, options, self.timeout_s)
         return client
 
     def endpoint(self) -> str:
@@ -139,7 +174,7 @@ class Bucket:
             try:
                 answer = self.client().head_object(Bucket=self.name, Key=key)
             except Exception as error:
-                if code_of(error) not in {"404", "NoSuchKey", "NotFound"}:
+                if code_of(error) not in _NOT_THERE:
                     raise
                 self._check_exists()
                 return None
@@ -155,12 +190,20 @@ class Bucket:
 
     def get_bytes(self, key: str) -> bytes | None:
         """Give the bytes of a small object, None if there is none. One GET, and another if the answer breaks off."""
+        seen = self.look(key)
+        return None if seen is None else seen.data
+
+    def look(self, key: str) -> Look | None:
+        """Give a small object with its ETag and its times, None if there is none. Requests as `get_bytes`."""
         with self.translated("GetObject", key):
             for tries_left in reversed(range(_MAX_TRIES)):
                 try:
-                    return bytes(self.client().get_object(Bucket=self.name, Key=key)["Body"].read())
+                    answer = self.client().get_object(Bucket=self.name, Key=key)
+                    answered_at = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+                    etag = answer["ETag"].strip('"')
+                    return Look(bytes(answer["Body"].read()), etag, answer.get("LastModified"), answered_at)
                 except Exception as error:
-                    if code_of(error) in {"404", "NoSuchKey", "NotFound"}:
+                    if code_of(error) in _NOT_THERE:
                         return None
                     if code_of(error) or not tries_left:  # botocore has tried an answer with a code again itself
                         raise
@@ -171,6 +214,49 @@ class Bucket:
         with self.translated("PutObject", key):
             answer = self.client().put_object(Bucket=self.name, Key=key, Body=data, **options)
         return str(answer["ETag"]).strip('"')
+
+    def put_if(self, key: str, data: bytes, options: Mapping[str, Any], *, etag: str | None) -> str | None:
+        """Write a small object if there is none (`etag` None), or if the present one has this ETag; give its own ETag.
+
+        None: the condition is not met, or other requests were at work on the key in each of five tries. Where the
+        answer to a try was lost, the next try finds what the first wrote and gives None too; who has to know looks.
+        One PUT where all goes well. See the S3 user guide, "Add preconditions to S3 operations with conditional
+        requests".
+
+        Raises:
+            LeaseError: the store says that it does not know the condition.
+        """
+        plain = {name: value for name, value in options.items() if name not in ("IfMatch", "IfNoneMatch")}
+        condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": f'"{etag}"'}
+        with self.translated("PutObject", key):
+            for number in range(_MAX_TRIES):
+                try:
+                    answer = self.client().put_object(Bucket=self.name, Key=key, Body=data, **plain, **condition)  # type: ignore[arg-type]
+                    return str(answer["ETag"]).strip('"')
+                except Exception as error:
+                    code = code_of(error)
+                    if code in _NOT_MET:
+                        return None
+                    if code in _UNKNOWN:
+                        raise no_conditional_put(f"s3://{self.name}/{key}", f"it answers {code}") from error
+                    if code not in _CONFLICT:
+                        raise
+                time.sleep(_CONFLICT_PAUSE_S * 2**number)
+        return None
+
+    def delete_if(self, key: str, etag: str) -> None:
+        """Delete an object if it has this ETag; if it has another, or is not there, do nothing. One DELETE.
+
+        A store that does not know the condition deletes whatever is there; if it says so, with a second request.
+        """
+        with self.translated("DeleteObject", key):
+            try:
+                self.client().delete_object(Bucket=self.name, Key=key, IfMatch=f'"{etag}"')
+            except Exception as error:
+                if code_of(error) in _UNKNOWN:
+                    self.client().delete_object(Bucket=self.name, Key=key)
+                elif code_of(error) not in _NOT_MET:
+                    raise
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects, a thousand a request; what is not there is no error.
@@ -258,7 +344,7 @@ class Bucket:
     # What goes wrong
 
     def _max_tries(self) -> int:
-        client = _clients.get(self._settings())
+        client = _clients.get((*self._settings(), self.timeout_s))
         retries = {} if client is None else client.meta.config.retries or {}  # type: ignore[attr-defined]
         return int(retries.get("total_max_attempts", _MAX_TRIES))
 
@@ -342,7 +428,9 @@ def _comparable(value: Any) -> str:
     return repr(getattr(value, "_user_provided_options", value))
 
 
-def _make_client(settings: tuple[Any, ...], role_arn: str | None, options: dict[str, Any]) -> S3Client:
+def _make_client(
+    settings: tuple[Any, ...], role_arn: str | None, options: dict[str, Any], timeout_s: float | None
+) -> S3Client:
     from botocore.config import Config
 
     defaults = Config(
@@ -353,6 +441,9 @@ def _make_client(settings: tuple[Any, ...], role_arn: str | None, options: dict[
     )
     # A copy, because botocore writes into the retries of a configuration, and then it would be another setting.
     config = defaults.merge(copy.deepcopy(options.pop("config"))) if "config" in options else defaults
+    if timeout_s is not None:
+        waits = {name: min(getattr(config, name) or timeout_s, timeout_s) for name in _TIMEOUTS}
+        config = config.merge(Config(**waits))  # type: ignore[arg-type]
     source = {name: options.pop(name) for name in (*_CREDENTIALS, "region_name") if name in options and role_arn}
     # A session has read what botocore knows of S3, and may be used in a forked process; a client has connections.
     session = _sessions.get(settings)

@@ -10,6 +10,7 @@ from superluigi.errors import (
     AccessDeniedError,
     BucketNotFoundError,
     CredentialsError,
+    LeaseError,
     StorageError,
     StoreUnavailableError,
     TargetNotFoundError,
@@ -103,3 +104,14 @@ def code_of(error: BaseException) -> str:
 def not_found(address: str) -> TargetNotFoundError:
     """Give the error of an object that is not there."""
     return TargetNotFoundError(f"{address} does not exist. Run the task that makes it, or correct the name.")
+
+
+def no_conditional_put(address: str, evidence: str) -> LeaseError:
+    """Give the error of a store in which nobody can hold a lease; `evidence` says how that came out."""
+    return LeaseError(
+        "PutObject",
+        address,
+        f"the store has no conditional PUT ({evidence}), but a lease is written with If-None-Match and If-Match",
+        "Use a store that has them, as Amazon S3 does, or let runs share a central scheduler (luigid), "
+        "or leave out single_flight.",
+    )
