@@ -2,16 +2,23 @@
 
 A step is each change of the file system and each request to S3; audit hooks and botocore's events tell of them,
 so the library holds no code for this. Started by `test_crash.py`; reads one order per line, answers with one line.
+
+What a run finds is made once for all kills of a scenario, and put back before each as it was, to the byte and the
+nanosecond. It starts itself a second time, as the S3 server: one that can put back what it stored, and is not slowed
+down by what pytest measures.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
+import copy
+import gc
+import importlib
 import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import traceback
 from pathlib import Path
@@ -19,7 +26,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 
 import botocore.handlers  # noqa: E402
-import botocore.loaders  # noqa: E402
+from moto.core import DEFAULT_ACCOUNT_ID  # noqa: E402
 
 from superluigi import (  # noqa: E402
     AtomicTaskWithMetadata,
@@ -32,9 +39,9 @@ from superluigi import (  # noqa: E402
 )
 from superluigi.storage import files  # noqa: E402
 from superluigi.storage.s3 import Bucket  # noqa: E402
+from superluigi.testing import embedded_s3  # noqa: E402
 
-ROOT = Path(os.environ["CRASH_ROOT"])
-BUCKET = os.environ["CRASH_BUCKET"]
+BUCKET = "crash"
 CHANGES = {
     "os.rename",
     "os.remove",
@@ -48,6 +55,7 @@ CHANGES = {
 }
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
+root = Path()  # where the scenario has its files
 label = "old"
 
 
@@ -57,9 +65,9 @@ class Stage(AtomicTaskWithMetadata):
     def output(self):
         name = type(self).__name__.lower()
         places = {
-            "file": lambda: LocalFileTarget(ROOT / "out" / f"{name}.txt"),
-            "folder": lambda: LocalFolderTarget(ROOT / "out" / name),
-            "folder-inside": lambda: LocalFolderTarget(ROOT / "out" / name, metadata_inside_folder=True),
+            "file": lambda: LocalFileTarget(root / "out" / f"{name}.txt"),
+            "folder": lambda: LocalFolderTarget(root / "out" / name),
+            "folder-inside": lambda: LocalFolderTarget(root / "out" / name, metadata_inside_folder=True),
             "object": lambda: S3ObjectTarget(BUCKET, f"out/{name}.txt"),
             "prefix": lambda: S3PrefixTarget(BUCKET, f"out/{name}"),
             "prefix-inside": lambda: S3PrefixTarget(BUCKET, f"out/{name}", metadata_inside_prefix=True),
@@ -89,23 +97,37 @@ class Sink(Stage):
         return Source(kind=self.kind)
 
 
-def count_steps(kill_at: int) -> None:
-    """Count steps from now on, and kill this process before the one that is named."""
-    steps = [0]
+class Steps:
+    """The steps of this process since `count`; it is killed before the one that is named."""
 
-    def step() -> None:
-        steps[0] += 1
-        if steps[0] == kill_at:
+    def __init__(self) -> None:
+        self.kill_at: int | None = None
+        self.made = 0
+        self.requests = 0
+
+    def count(self, kill_at: int) -> None:
+        self.kill_at = kill_at
+        sys.addaudithook(self.on_audit)
+
+    def step(self) -> None:
+        if self.kill_at is None:
+            return
+        self.made += 1
+        if self.made == self.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def on_audit(event, arguments) -> None:
+    def on_audit(self, event, arguments) -> None:
         if event in CHANGES or (
-            event == "open" and str(arguments[0]).startswith(str(ROOT)) and (arguments[2] or 0) & WRITING
+            event == "open" and str(arguments[0]).startswith(str(root)) and (arguments[2] or 0) & WRITING
         ):
-            step()
+            self.step()
 
-    sys.addaudithook(on_audit)
-    botocore.handlers.BUILTIN_HANDLERS.append(("before-send", lambda **_: step()))
+    def on_request(self, **_) -> None:
+        self.requests += self.kill_at is not None
+        self.step()
+
+
+steps = Steps()
 
 
 def in_fork(function, *arguments):
@@ -151,21 +173,15 @@ def uses_s3(kind: str) -> bool:
 
 
 def prepare(kind: str, mode: str) -> None:
-    """Clear everything, and for a forced run leave the output of an old one."""
-    for name in ("out", "data"):
-        shutil.rmtree(ROOT / name, ignore_errors=True)
-    if uses_s3(kind):
-        bucket = Bucket(BUCKET)
-        bucket.delete(item.key for item in bucket.listing(""))
+    """For a forced run leave the output of an old one."""
     if mode == "forced":
         run(kind, mode, "old", force=False)
 
 
-def crash(kind: str, mode: str, kill_at: int) -> list[str]:
-    prepare(kind, mode)
-    count_steps(kill_at)
+def crash(kind: str, mode: str, kill_at: int) -> dict:
+    steps.count(kill_at)
     run(kind, mode, "new", force=mode == "forced")
-    return []
+    return {"requests": steps.requests}
 
 
 def examine(kind: str, mode: str) -> list[str]:
@@ -225,25 +241,119 @@ def look(kind: str, mode: str, must_exist: bool) -> list[str]:
 
 def leftovers(kind: str) -> list[str]:
     """Give what a healed run must not leave."""
-    found = [str(path) for path in ROOT.rglob("*") if path.name.endswith((".superluigi", ".partial", ".replaced"))]
-    found += [str(path) for path in (ROOT / "data" / "tmp").glob("*")]
+    found = [str(path) for path in root.rglob("*") if path.name.endswith((".superluigi", ".partial", ".replaced"))]
+    found += [str(path) for path in (root / "data" / "tmp").glob("*")]
     if uses_s3(kind):
         found += [item.key for item in Bucket(BUCKET).listing("") if "superluigi" in item.key]
     return found
 
 
-def trial(kind: str, mode: str, kill_at: int) -> dict:
-    """Kill one run at one step, and say what was wrong then and after healing."""
-    crashed = in_fork(crash, kind, mode, kill_at)
-    violations = [] if crashed == "killed" else listed(crashed)
-    violations += listed(in_fork(examine, kind, mode))
-    return {"finished": crashed != "killed", "violations": violations}
+class Server:
+    """The S3 server, a process of its own."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, __file__, "serve"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.environment = self.answer()
+
+    def answer(self):
+        return json.loads(self.process.stdout.readline())
+
+    def ask(self, order: str) -> None:
+        """Let it `clear` the bucket, `keep` what is in it, or `restore` just that."""
+        print(order, file=self.process.stdin, flush=True)
+        assert self.answer() == order
+
+    def stop(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def serve() -> None:
+    from moto.s3.models import s3_backends
+
+    kept = {}
+    with embedded_s3(BUCKET):
+        print(json.dumps({name: value for name, value in os.environ.items() if name.startswith("AWS_")}), flush=True)
+        bucket = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets[BUCKET]
+        for line in sys.stdin:
+            order = line.strip()
+            if order == "keep":
+                kept = {name: copy.deepcopy(key) for name, key in bucket.keys.items()}
+            else:
+                for stored in (bucket.keys, bucket.multiparts):
+                    for name in list(stored):
+                        stored.pop(name)
+                for name, key in kept.items() if order == "restore" else ():
+                    bucket.keys[name] = copy.deepcopy(key)
+            print(json.dumps(order), flush=True)
+
+
+class Scenario:
+    """What a run finds: made once, put back for each run."""
+
+    def __init__(self, server: Server, folder: Path, kind: str, mode: str) -> None:
+        global root  # noqa: PLW0603  (where the tasks of this process and of its forks write)
+        root = folder / "root"
+        os.environ["SUPERLUIGI_LOCAL_DATA_DIR"] = str(root / "data")
+        self.server, self.kept, self.kind, self.mode = server, folder / "kept", kind, mode
+        server.ask("clear")
+        root.mkdir()
+        if (failed := in_fork(prepare, kind, mode)) is not None:
+            raise RuntimeError(failed)
+        shutil.copytree(root, self.kept, symlinks=True)
+        server.ask("keep")
+
+    def put_back(self) -> None:
+        shutil.rmtree(root)
+        shutil.copytree(self.kept, root, symlinks=True)
+        self.server.ask("restore")
+
+    def trial(self, kill_at: int) -> dict:
+        """Kill one run at one step, and say what was wrong then and after healing."""
+        self.put_back()
+        crashed = in_fork(crash, self.kind, self.mode, kill_at)
+        finished = isinstance(crashed, dict)
+        violations = [crashed["error"]] if finished and "error" in crashed else []
+        violations += listed(in_fork(examine, self.kind, self.mode))
+        return {"finished": finished, "violations": violations, **(crashed if finished else {})}
+
+
+def loaded_by_a_run(folder: str) -> list[str]:
+    """Give the modules that a run and a look load."""
+    global root  # noqa: PLW0603  (this process is a fork)
+    root = Path(folder)
+    os.environ["SUPERLUIGI_LOCAL_DATA_DIR"] = str(root / "data")
+    for kind in ("file+object", "prefix"):
+        run(kind, "forced", "old", force=False)
+        run(kind, "forced", "new", force=True)
+        examine(kind, "forced")
+    return list(sys.modules)
+
+
+def warm_up(folder: str) -> None:
+    """Load once what each fork would load anew: modules, and botocore's descriptions of S3."""
+    loaded = in_fork(loaded_by_a_run, folder)
+    for name in loaded if isinstance(loaded, list) else ():
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    botocore.handlers.BUILTIN_HANDLERS.append(("before-send", steps.on_request))  # a session takes them when it is made
+    list(Bucket(BUCKET).listing(""))  # forks do not use this client, but the session below it
+    gc.freeze()  # else the first collection in each fork copies all pages
+
+
+def obey(warm_up_folder: str) -> None:
+    server = Server()
+    os.environ.update(server.environment)
+    warm_up(warm_up_folder)
+    scenario = None
+    for line in sys.stdin:
+        order = json.loads(line)
+        if "folder" in order:
+            scenario = Scenario(server, Path(order["folder"]), order["kind"], order["mode"])
+        print(json.dumps(scenario.trial(order["kill_at"])), flush=True)
+    server.stop()
 
 
 if __name__ == "__main__":
-    # botocore parses its descriptions of S3 anew in every process: that would be most of the time spent here.
-    botocore.loaders.JSONFileLoader.load_file = functools.lru_cache(maxsize=None)(
-        botocore.loaders.JSONFileLoader.load_file
-    )
-    for line in sys.stdin:
-        print(json.dumps(trial(**json.loads(line))), flush=True)
+    serve() if sys.argv[1] == "serve" else obey(sys.argv[1])
