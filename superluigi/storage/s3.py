@@ -36,6 +36,7 @@ MULTIPART_THRESHOLD_BYTES = 8 << 20
 PART_BYTES = 8 << 20
 DIGEST_HEADER = "superluigi-digest"
 _MAX_TRIES = 5
+_HASTY_TRIES = 2
 _CONNECT_TIMEOUT_S = 10
 _READ_TIMEOUT_S = 30
 _KEYS_PER_DELETE = 1000
@@ -129,8 +130,8 @@ class Look:
 class Bucket:
     """One bucket as seen with one role and one set of client options.
 
-    Every method makes requests with back-off (5 tries) and raises StorageError or one of its leaves. A try waits for
-    the network no longer than `timeout_s` seconds, where that is less than what the client options say.
+    Every method makes requests with back-off (5 tries) and raises StorageError or one of its leaves. With `timeout_s` a
+    try waits for the network no longer than that, and there are two at most: for callers that try again themselves.
     """
 
     name: str
@@ -443,7 +444,9 @@ def _make_client(
     config = defaults.merge(copy.deepcopy(options.pop("config"))) if "config" in options else defaults
     if timeout_s is not None:
         waits = {name: min(getattr(config, name) or timeout_s, timeout_s) for name in _TIMEOUTS}
-        config = config.merge(Config(**waits))  # type: ignore[arg-type]
+        tries = min((config.retries or {}).get("total_max_attempts", _MAX_TRIES), _HASTY_TRIES)  # type: ignore[attr-defined]
+        retries = {"mode": "standard", "total_max_attempts": tries}
+        config = config.merge(Config(**waits, retries=retries))  # type: ignore[arg-type]
     source = {name: options.pop(name) for name in (*_CREDENTIALS, "region_name") if name in options and role_arn}
     # A session has read what botocore knows of S3, and may be used in a forked process; a client has connections.
     session = _sessions.get(settings)

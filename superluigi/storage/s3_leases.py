@@ -60,7 +60,7 @@ class S3Lease:
 
     bucket: Bucket
     key: str
-    upload_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    upload_options: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)  # may hold keys
     lease_s: float | None = None
 
     @property
@@ -78,13 +78,11 @@ class S3Lease:
             LeaseError: the store does not honour conditional PUTs; no lease is left.
             StorageError: the store cannot be asked. A lease that it wrote all the same ends by itself.
         """
-        lease_s = self._lease_s()
-        lease = replace(self, bucket=replace(self.bucket, timeout_s=max(lease_s / 4, _MIN_TIMEOUT_S)))
-        held = lease._taken(_HeldObject(lease, lease_s))  # noqa: SLF001  (itself)
+        held = self._taken(_HeldObject(self, self._lease_s()))
         if held is None:
             return None
         try:
-            lease._prove(held)  # noqa: SLF001  (itself)
+            self._prove(held)
             _renew_from_now_on(held)
         except BaseException:
             held.release()
@@ -93,14 +91,14 @@ class S3Lease:
 
     def _taken(self, held: _HeldObject) -> _HeldObject | None:
         for _ in range(_TRIES):
-            if not held.put(over=None):
+            if not held.put(self.bucket, over=None):
                 present = self._look()
                 if present is None:
                     continue  # it was released between the two requests
                 if not held.is_in(present):
                     if not self._is_expired(present):
                         return None
-                    held.put(over=present.etag)
+                    held.put(self.bucket, over=present.etag)
             # Whatever was answered, what stands there tells whose it is: the answer to a first try may have been lost,
             # and some stores check and write in two steps, so that two may have written.
             return held if held.adopt(self._look()) else None
@@ -149,6 +147,7 @@ class _HeldObject:
 
     def __init__(self, lease: S3Lease, lease_s: float) -> None:
         self._lease = lease
+        self._bucket = replace(lease.bucket, timeout_s=max(lease_s / 4, _MIN_TIMEOUT_S))
         self._lease_s = lease_s
         self._token = uuid.uuid4().hex
         self._pid = os.getpid()
@@ -163,10 +162,10 @@ class _HeldObject:
 
     # Taking
 
-    def put(self, *, over: str | None) -> bool:
+    def put(self, bucket: Bucket, *, over: str | None) -> bool:
         """Write the object where there is none, or over one that was seen; say whether the store says that it did."""
         began = _clock()
-        etag = self._lease.bucket.put_if(self._lease.key, self.body(), self._lease.upload_options, etag=over)
+        etag = bucket.put_if(self._lease.key, self.body(), self._lease.upload_options, etag=over)
         if etag is None:
             return False
         self._etag, self._began, self.due = etag, began, began + self._lease_s / 3
@@ -231,7 +230,7 @@ class _HeldObject:
             with self._lock:
                 if not self._is_fresh():
                     self._renew()
-                self._lease.bucket.delete_if(self._lease.key, self._etag)
+                self._bucket.delete_if(self._lease.key, self._etag)
         except StorageError as error:
             _log.warning("%s: the lease could not be released, and ends by itself: %s", self._lease.address, error)
         finally:
@@ -274,10 +273,10 @@ class _HeldObject:
             raise self._error(self._loss)
         for _ in range(_TRIES):
             self._renewals += 1
-            if self.put(over=self._etag):
+            if self.put(self._bucket, over=self._etag):
                 self._is_failing = False
                 return
-            if not self.adopt(self._lease.bucket.look(self._lease.key)):
+            if not self.adopt(self._bucket.look(self._lease.key)):
                 self._loss, self.due = "was taken over by another run, or removed", math.inf
                 raise self._error(self._loss)
             # Ours: the answer to an earlier PUT was lost. When that was written is not known, so write again.
