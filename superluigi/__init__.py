@@ -31,8 +31,16 @@ from superluigi.errors import (
     UnknownTaskError,
 )
 from superluigi.parameters import *  # noqa: F403  (named one by one there)
-from superluigi.targets import LocalFileTarget, LocalFolderTarget, S3ObjectTarget, S3PrefixTarget, Target
-from superluigi.tasks import AtomicTaskWithMetadata, External, ExternalTask, Task, TaskWithMetadata
+from superluigi.targets import (
+    LocalFileTarget,
+    LocalFolderTarget,
+    MemoryTarget,
+    NoTarget,
+    S3ObjectTarget,
+    S3PrefixTarget,
+    Target,
+)
+from superluigi.tasks import AtomicTaskWithMetadata, External, ExternalTask, Task, TaskWithCleanup, TaskWithMetadata
 
 if _typing.TYPE_CHECKING:
     from superluigi.task_runner import run_task
@@ -54,11 +62,13 @@ __all__ = [
     "LeaseError",
     "LocalFileTarget",
     "LocalFolderTarget",
+    "MemoryTarget",
     "MemoryTargetError",
     "MetadataError",
     "MissingExtraError",
     "MissingOutputError",
     "MissingParameterError",
+    "NoTarget",
     "RunSignatureError",
     "S3ObjectTarget",
     "S3PrefixTarget",
@@ -73,6 +83,7 @@ __all__ = [
     "TaskFailedError",
     "TaskFailure",
     "TaskTypeError",
+    "TaskWithCleanup",
     "TaskWithMetadata",
     "UnknownTaskError",
     "run_task",

@@ -32,7 +32,9 @@ from superluigi.errors import (
     TaskTypeError,
 )
 from superluigi.storage import cache, files, processes, workplace
-from superluigi.targets import LocalFileTarget, LocalFolderTarget, Target
+from superluigi.targets import LocalFileTarget, LocalFolderTarget, NoTarget, Target
+from superluigi.targets.memory import Draft, PathlessTarget
+from superluigi.targets.metadata import now
 from superluigi.targets.publishing import FreshFolder, Publication, StagedOutput, facts_of
 from superluigi.targets.store import ReadCopy
 
@@ -59,11 +61,14 @@ class TaskRegister(Register):
         registered = Register._reg  # noqa: SLF001  (Luigi has no public way to unregister a class)
         registered[:] = [known for known in registered if known is cls or not _is_former(known, cls)]
         _wrap_run(cls)
+        _wrap_output(cls)
 
     def __setattr__(cls, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if name == "run":
             _wrap_run(cls)
+        if name == "output":
+            _wrap_output(cls)
         if name not in _INTERNALS:
             dag.forget()
 
@@ -77,6 +82,39 @@ def _wrap_run(cls: Any) -> None:
     # A decorator that copies the attributes of a wrapped run copies this one, too: it has to name its own bearer.
     if callable(function) and getattr(function, "__superluigi_wrapped__", None) is not function:
         type.__setattr__(cls, "run", _wrapped(function))
+
+
+def _wrap_output(cls: Any) -> None:
+    function = cls.output
+    if function is luigi.Task.output or getattr(function, "__superluigi_wrapped__", None) is function:
+        return
+
+    @functools.wraps(function)
+    def output(self: Any) -> Any:
+        return _bound(self, function(self))
+
+    output.__superluigi_wrapped__ = output  # type: ignore[attr-defined]
+    type.__setattr__(cls, "output", output)
+
+
+def _bound(task: Any, nested: Any) -> Any:
+    """Give the outputs of a task, those without a path as the task's own; one of another task stays that one's."""
+    if isinstance(nested, Target):
+        return nested
+    nested = list(nested) if isinstance(nested, Iterator) else nested
+    found = {id(leaf): role for role, leaf in dag.leaves(nested) if isinstance(leaf, PathlessTarget)}
+
+    def bound(leaf: Any) -> Any:
+        is_new = id(leaf) in found and not leaf.is_bound()
+        return leaf.bound((*_bearer(task), found[id(leaf)])) if is_new else leaf
+
+    return dag.map_nested(bound, nested) if found else nested
+
+
+def _bearer(task: Any) -> tuple[str, str, str]:
+    """Give what tells a task from all others in a run, without asking for its requirements."""
+    task_cls = type(task)
+    return task_cls.__module__, task_cls.__qualname__, task.luigi_task_id
 
 
 def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -154,10 +192,11 @@ class _Execution:
         self.metadata: Metadata = {}
         self.dynamic_inputs: list[Any] = []
         self.reads = 0
+        self.draft = Draft(_bearer(task))
 
     def steps(self) -> Generator[Any, Any, None]:
         """Run the task; yields what the user's generator yields, and is sent the targets of those tasks."""
-        started = provenance.now()
+        started = now()
         with contextlib.ExitStack() as stack:
             self._stack = stack
             inputs, described = self._open_inputs()
@@ -169,24 +208,29 @@ class _Execution:
                 call = functools.partial(self.function, self.task)
                 yield from self._called(call, {name: arguments[name] for name in self.declared})
                 self._check_declares_output(outputs)
-                self._publish(outputs, described, started)
+                with self.draft.open():
+                    self._publish(outputs, described, started)
 
     def _called(self, call: Callable[..., Any], arguments: dict[str, Any]) -> Generator[Any, Any, None]:
-        result = _inside(self.task, call, **arguments)
+        result = self._inside(call, **arguments)
         if inspect.iscoroutine(result):
-            _inside(self.task, _awaited, result)
+            self._inside(_awaited, result)
         elif isinstance(result, Generator):
             with contextlib.closing(result):
                 answer = None
                 while True:
                     try:
-                        required = _inside(self.task, result.send, answer)
+                        required = self._inside(result.send, answer)
                     except StopIteration:
                         return
                     if isinstance(required, Iterator):
                         required = list(required)  # Luigi looks through it several times
                     yielded = yield required
                     answer = self._received(required, yielded)
+
+    def _inside(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with self.draft.open():
+            return _inside(self.task, call, *args, **kwargs)
 
     # Inputs
 
@@ -225,6 +269,8 @@ class _Execution:
             folder.mkdir()
             copied = own.read_into(folder) if own is not None else _fetched(target, folder)
             return _Input(copied.path, provenance.describe_input(task, own or target, copied.fingerprint))
+        if isinstance(target, PathlessTarget):
+            return _Input(target.within(self.draft), provenance.describe_input(task, target, None))
         fingerprint = None
         with contextlib.suppress(TargetNotFoundError):  # a task may call itself complete without it
             fingerprint = own.fingerprint() if own is not None else None
@@ -239,6 +285,8 @@ class _Execution:
             return nested
 
         def opened(target: Any) -> Any:
+            if isinstance(target, PathlessTarget):
+                return target.within(self.draft)
             own = own_target(target)
             return target if own is None else StagedOutput(own, self._stack.enter_context(own.store.staging()))
 
@@ -282,18 +330,25 @@ class _Execution:
         others = [output for output in outputs if not isinstance(output, StagedOutput)]
         for output in staged:
             output.check()
+        for target in others:
+            if isinstance(target, NoTarget):
+                target.mark()
         absent = [target for target in others if not target.exists()]
         if absent and not self.task.has_own_complete():
             named = ", ".join(map(str, absent))
             message = f"{self.task} finished without leaving {named}. Let run() write it, or correct output()."
             raise MissingOutputError(message)
-        if not self.has_record:
-            return
+        self.draft.check()
+        if self.has_record:
+            self._record(staged, [target for target in others if target not in absent], described, started)
+        self.draft.settle()
+
+    def _record(self, staged: list[StagedOutput], others: list[Any], described: Any, started: dt.datetime) -> None:
         record = provenance.build(
             self.task, inputs=described, dynamic_inputs=self.dynamic_inputs, started=started, metadata=self.metadata
         )
         self._publish_staged(staged, record)
-        for own in map(own_target, [target for target in others if target not in absent]):
+        for own in map(own_target, others):
             if own is not None:
                 own.store.write_record({**record, "output": facts_of(own)})
 

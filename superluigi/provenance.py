@@ -17,7 +17,6 @@ import sys
 import uuid
 from collections.abc import Mapping
 from contextvars import ContextVar
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +25,11 @@ from luigi.parameter import ParameterVisibility
 from superluigi import identity
 from superluigi.errors import MetadataError
 from superluigi.targets.base import Target
-from superluigi.targets.metadata import Metadata, plain
+from superluigi.targets.metadata import REMOVED, Metadata, now, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     import luigi
 
@@ -52,11 +52,6 @@ def run(name: str) -> Iterator[None]:
 def run_id() -> str:
     """Give the id of the run that is under way; outside of `run_task` that of this process."""
     return _run_id.get() or _OUTSIDE_A_RUN
-
-
-def now() -> datetime:
-    """Give the time, in UTC."""
-    return datetime.now(timezone.utc)
 
 
 def build(
@@ -99,7 +94,7 @@ def build(
         record["dynamic_input"] = _keyed_by_text(dynamic_inputs)
     values = plain(metadata)
     for key in values:
-        if key in record or key in ("dynamic_input", "superseded"):
+        if key in record or key in ("dynamic_input", "superseded", REMOVED):
             raise MetadataError(key, "stands for a field of the lineage record itself", "Choose another key.")
     return {**record, **values}
 

@@ -34,10 +34,10 @@ from superluigi.errors import (
     public_name,
 )
 from superluigi.planning import TaskClasses, TaskNames, plan_forcing
-from superluigi.running.state import Run
+from superluigi.running.state import Run, keys_of
 from superluigi.running.worker import Factory, Worker
 from superluigi.storage import workplace
-from superluigi.targets import Target
+from superluigi.targets import Target, memory
 from superluigi.targets.publishing import recover_abandoned
 from superluigi.targets.s3 import S3ObjectTarget, S3PrefixTarget
 
@@ -107,12 +107,13 @@ def run_task(
                 run = Run(forcing, raise_exception=raise_exception)
                 recover_abandoned()
                 try:
-                    with provenance.run(run.run_id), workplace.keeping_folders():
+                    with provenance.run(run.run_id), memory.holding(run.memory), workplace.keeping_folders():
                         _work(run, roots, executor, num_workers=num_workers, central_scheduler=central_scheduler)
+                        kept = memory.keep(run.memory, _keys(roots))
                 finally:
                     recover_abandoned()  # what processes left that were killed in the course of it
                 as_local = local_output or force_local_download
-                paths = [_output_paths(root, as_local=as_local, force=force_local_download) for root in roots]
+                paths = [_output_paths(root, kept, as_local=as_local, force=force_local_download) for root in roots]
         finally:
             dag.forget()
         for path in paths:
@@ -210,6 +211,9 @@ def _work(
                     worker.run()
                 finally:
                     gc.unfreeze()
+            worker.end()
+            if pool is not None and pool.ends_with_the_run:
+                run.memory.bring(_keys(roots))
             _report(run, roots, worker)
         except RPCError as error:
             raise SchedulerUnavailableError(url) from error
@@ -255,8 +259,15 @@ def _missing(task: luigi.Task) -> TaskFailure:
     return TaskFailure(task=public_name(task), reason=reason, exception=None, traceback="")
 
 
-def _output_paths(task: luigi.Task, *, as_local: bool, force: bool) -> Any:
+def _keys(tasks: Sequence[luigi.Task]) -> list[memory.Key]:
+    """Give what tells the values that tasks give."""
+    return [key for task in tasks for key in keys_of(task)]
+
+
+def _output_paths(task: luigi.Task, kept: memory.Memory, *, as_local: bool, force: bool) -> Any:
     def path_of(target: Any) -> Any:
+        if isinstance(target, memory.PathlessTarget):
+            return target.within(kept)
         if as_local and isinstance(target, S3ObjectTarget | S3PrefixTarget):
             return target.download(force_local_download=force)
         if isinstance(target, Target):

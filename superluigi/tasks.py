@@ -107,7 +107,11 @@ class Task(luigi.Task, metaclass=TaskRegister):
     def guard_of(self, outputs: list[Any]) -> Target | None:
         """Give the output at which the intent marker is put, None if the outputs change in one step."""
         own = [target for target in map(own_target, outputs) if target is not None]
-        return min(own, key=lambda target: str(target.path)) if len(own) > 1 else None  # a set has no first
+        return min(own, key=_address) if len(own) > 1 else None  # a set has no first
+
+
+def _address(target: Target) -> str:
+    return str(target.path)
 
 
 class ExternalTask(Task):
@@ -138,6 +142,29 @@ class External(ExternalTask):
         return S3PrefixTarget(bucket, key) if key.endswith("/") else S3ObjectTarget(bucket, key)
 
 
+class TaskWithCleanup:
+    """A mixin for tasks whose outputs are short-lived: `class Part(TaskWithCleanup, AtomicTaskWithMetadata)`.
+
+    `run_task` calls `cleanup()` once every task of the run that needed the outputs has succeeded; if one of them
+    failed, or did not run, all stays for the next run. What `run_task` itself was asked for is kept. A task whose
+    outputs were cleaned up is made again only for a task that needs them: if all of those are complete, it is left
+    alone. Outputs that were there before the run are cleaned up as well, once a task of the run has needed them.
+    """
+
+    def cleanup(self) -> None:
+        """Remove the outputs; their lineage records stay, and say when that was. Override it to remove more, or less.
+
+        What it raises is logged as a warning: the run goes on, and its results are what they are.
+        """
+        task: Any = self
+        for _, target in dag.leaves(task.output()):
+            own = own_target(target)
+            if own is not None:
+                own.remove(keep_metadata=True)
+            elif hasattr(target, "remove"):
+                target.remove()
+
+
 class TaskWithMetadata(Task):
     """A task whose `run(self, metadata)` makes its outputs itself and gets a lineage record beside each.
 
@@ -148,8 +175,9 @@ class TaskWithMetadata(Task):
     offered_arguments: ClassVar[tuple[str, ...]] = ("metadata",)
 
     def guard_of(self, outputs: list[Any]) -> Target | None:
-        """Give the first output: even a single one changes while its record does not."""
-        return next((target for target in map(own_target, outputs) if target is not None), None)
+        """Give one output, also of a single one: it changes while its record does not."""
+        own = [target for target in map(own_target, outputs) if target is not None]
+        return min(own, key=_address, default=None)  # a set has no first
 
 
 class AtomicTaskWithMetadata(TaskWithMetadata):

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 hypothesis.settings.register_profile("superluigi", deadline=None, database=None)
 hypothesis.settings.load_profile("superluigi")
 
+pytest_plugins = ["engines"]
+
 _FOREIGN_SETTINGS = ("AWS_", "BOTO_", "LUIGI_", "SUPERLUIGI_")
 _PROXIES = ("_PROXY", "_proxy")
 

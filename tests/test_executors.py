@@ -1,11 +1,9 @@
 """What run_task promises on a pool: one suite for every kind, and what is particular to some.
 
-Pools are made once per module, as users keep theirs, so that each also serves many runs one after the other. Those that
-a test breaks are its own.
+Pools that a test breaks are its own.
 """
 
 import contextlib
-import functools
 import gc
 import multiprocessing
 import os
@@ -16,7 +14,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from typing import Any
 import luigi
 import pytest
 from conftest import S3
+from engines import ELSEWHERE, HERE, POOLS, QUICK, RETRIED, Engine, a_pool, all_engines, all_pools, engines, processes
 from example_tasks import leftovers
 from executor_tasks import (
     ColumnError,
@@ -57,88 +56,7 @@ from superluigi.running.scheduler import Scheduler
 from superluigi.running.state import Run
 from superluigi.running.worker import Factory
 
-# Luigi looks for work again without its pause of a second, so that retries show at once.
-QUICK = {"worker": {"wait_interval": 0.05, "wait_jitter": 0}}
-RETRIED = {"worker": QUICK["worker"], "scheduler": {"retry_delay": 0}}
-
 TESTS = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Engine:
-    """A way to run tasks, and what is true of it."""
-
-    name: str
-    options: dict[str, Any]
-
-    @property
-    def is_elsewhere(self) -> bool:
-        """Whether tasks run in processes of a pool."""
-        return self.name in ELSEWHERE
-
-    def run(self, task: Any, **options: Any) -> Any:
-        return run_task(task, **{"config": QUICK, **self.options, **options})
-
-
-HERE = ("threads", "async")
-ELSEWHERE = ("fork", "spawn", "forkserver", "loky", "dask")
-POOLS = (*HERE, *ELSEWHERE)
-
-
-def processes(method: str, size: int = 2) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(size, mp_context=multiprocessing.get_context(method))
-
-
-def of_loky(size: int = 2) -> Any:
-    from loky import ProcessPoolExecutor as LokyExecutor
-
-    return LokyExecutor(size)
-
-
-@contextlib.contextmanager
-def a_dask_client(size: int = 2) -> Iterator[Any]:
-    import dask
-    from distributed import Client, LocalCluster
-
-    # A worker that dies is not tried again behind the back of the run.
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 0, "distributed.logging.distributed": "critical"}),
-        LocalCluster(n_workers=size, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
-
-
-def a_pool(name: str) -> contextlib.AbstractContextManager[Any]:
-    """Make a pool of two, of a kind; it ends with the block."""
-    if name == "dask":
-        return a_dask_client()
-    if name == "threads":
-        return ThreadPoolExecutor(2)
-    return of_loky() if name == "loky" else processes(name)
-
-
-@pytest.fixture(scope="module")
-def pools() -> Iterator[Callable[[str], Any]]:
-    """Give the pool of a kind that the module shares."""
-    with contextlib.ExitStack() as stack:
-        yield functools.cache(lambda name: stack.enter_context(a_pool(name)))
-
-
-@pytest.fixture
-def engine(request: pytest.FixtureRequest, pools: Callable[[str], Any]) -> Engine:
-    name = request.param
-    if name in {"none", "forked"}:
-        return Engine(name, {} if name == "none" else {"num_workers": 2})
-    return Engine(name, {"executor": "async" if name == "async" else pools(name)})
-
-
-def engines(*names: str) -> Any:
-    return pytest.mark.parametrize("engine", names, indirect=True)
-
-
-all_engines = engines("none", "forked", *POOLS)
-all_pools = engines(*POOLS)
 
 
 @pytest.fixture

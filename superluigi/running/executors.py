@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import dataclasses
 import functools
 import logging
 import os
@@ -17,22 +18,35 @@ import pickle
 import threading
 from collections import deque
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from luigi.event import Event
 
 from superluigi import execution
 from superluigi.errors import ConfigError, ExecutorError, MissingExtraError
-from superluigi.running.jobs import Job, dumps, run_elsewhere
+from superluigi.running.jobs import (
+    Job,
+    Outcome,
+    Within,
+    dumps,
+    report_of,
+    run_and_keep,
+    run_elsewhere,
+)
 from superluigi.running.mailbox import Mailbox
+from superluigi.running.state import keys_of
+from superluigi.targets.memory import STAYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     import luigi
 
+    from superluigi.running.mailbox import Address
     from superluigi.running.state import Run
     from superluigi.running.task_process import PooledTask, Results
+    from superluigi.targets.memory import Key
 
 _log = logging.getLogger("superluigi")
 
@@ -63,6 +77,7 @@ class Pool:
         self._renew = renew
         self._interrupt = interrupt
         self._release = release
+        self.ends_with_the_run = release is not None
         self._own: list[Executor] = []  # made for this run
         self._mailbox: Mailbox | None = None
         self._has_begun = False
@@ -88,7 +103,9 @@ class Pool:
         problems = []
         for task in {type(task): task for task in tasks}.values():
             try:
-                dumps((task, run))  # not read back: to load a class by value would replace it in Luigi's register
+                dumps(
+                    (task, run.as_seen_by(task))
+                )  # not read back: to load a class by value would replace it in Luigi's register
             except Exception as error:  # noqa: BLE001  (whatever a task may hold)
                 problems.append(f"{type(task).__name__}: {error}")
         if problems:
@@ -133,19 +150,31 @@ class Pool:
 
     def _submit(self, process: PooledTask, results: Results, scheduler_url: str | None) -> None:
         if self.is_here:
-            call: Callable[[], Any] = functools.partial(contextvars.copy_context().run, process.run)
+            process.future = self._executor.submit(contextvars.copy_context().run, process.run)
         else:
             if scheduler_url is None and self._mailbox is None:
                 self._mailbox = Mailbox(results)
             post = scheduler_url if self._mailbox is None else self._mailbox.address
-            try:
-                job = dumps(Job.of(process, post))
-            except Exception as error:
-                message = f"{process.task} cannot be sent to {self._executor!r}, because it does not pickle: {error}."
-                raise ExecutorError(message) from error
-            call = functools.partial(run_elsewhere, job, str(process.task))
-        process.future = self._executor.submit(call)
+            process.future = self._submit_job(process, post)
         process.future.add_done_callback(functools.partial(self._take, process))
+
+    def _submit_job(self, process: PooledTask, post: Address | str | None) -> Future[Any]:
+        task, run = process.task, process.of_run
+        values = {} if run.memory.is_empty() else run.memory.references(run.keys_read_by(task))
+        there = {key: value for key, value in values.items() if isinstance(value, _OnDask)}
+        try:
+            values = {key: value for key, value in values.items() if key not in there}
+            job = dumps(Job.of(process, post, values, tuple(there)))
+        except Exception as error:
+            message = f"{task} cannot be sent to {self._executor!r}, because it does not pickle: {error}."
+            raise ExecutorError(message) from error
+        if not isinstance(self._executor, _Dask):
+            return self._executor.submit(run_elsewhere, job, str(task))
+        outcomes = [value.outcome for value in there.values()]
+        if not keys_of(task):
+            return self._executor.submit(run_elsewhere, job, str(task), outcomes)
+        process.outcome, future = self._executor.submit_and_keep(job, str(task), outcomes)
+        return future
 
     def _take(self, process: PooledTask, future: Future[Any]) -> None:
         """Pass on what came of a task; in whatever thread the executor calls this."""
@@ -163,7 +192,9 @@ class Pool:
             except Exception as error:  # noqa: BLE001  (without a report the run would wait for ever)
                 process.fail(f"The pool's report on this task cannot be read here: {type(error).__name__}: {error}")
             else:
-                process.report(report)
+                stays = {key: _OnDask(process.outcome, key) for key, value in report.values.items() if value == STAYS}
+                process.outcome = None  # it is held by those alone who hold the values
+                process.report(dataclasses.replace(report, values={**report.values, **stays}))
 
     def ended(self, process: PooledTask) -> None:
         """Note that a task has reported; the next suspect may run."""
@@ -292,7 +323,7 @@ def _dask_pool(client: Any, release: Callable[[], object] | None) -> Pool:
     if client.status != "running":
         message = f"{client!r} is {client.status}, so it takes no tasks. Hand over a client that is connected."
         raise ExecutorError(message)
-    return Pool(client.get_executor(pure=False), size=max(1, sum(client.ncores().values())), release=release)
+    return Pool(_Dask(client), size=max(1, sum(client.ncores().values())), release=release)
 
 
 def _async_pool() -> Pool:
@@ -359,6 +390,45 @@ def _like_lokys(pool: Any, base: Any) -> Executor:
         env=pool._env,  # noqa: SLF001
     )
     return made
+
+
+class _Dask(Executor):
+    """A client of Dask as an executor of concurrent.futures, which can leave the values of a task on its worker."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._given = client.get_executor(pure=False)
+
+    def __repr__(self) -> str:
+        return repr(self._client)
+
+    def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = self._given.submit(call, *args, **kwargs)
+        return future
+
+    def submit_and_keep(self, job: bytes, name: str, outcomes: list[Any]) -> tuple[Any, Future[Any]]:
+        """Run a job; give Dask's own future of its outcome, which stays there as long as that is held, and its report.
+
+        Should the worker be lost with the outcome, Dask runs the job again where the outcome is needed.
+        """
+        outcome = self._client.submit(run_and_keep, job, name, outcomes, pure=False)
+        return outcome, self.submit(report_of, outcome)
+
+
+@dataclass(frozen=True)
+class _OnDask:
+    """A value on a worker of Dask."""
+
+    outcome: Any
+    key: Key
+
+    def fetch(self) -> Any:
+        """Bring the value here, alone."""
+        return self.outcome.client.submit(_value_of, self.outcome, self.key, pure=False).result()
+
+
+def _value_of(outcome: Outcome, key: Key) -> Any:
+    return Within(outcome, key).fetch()
 
 
 class _Jobs(Executor):

@@ -7,17 +7,19 @@ report arrives whatever it holds.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import multiprocessing
 import os
 import pickle
 import socket
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import TYPE_CHECKING, Any
 
 from luigi.event import Event
+from luigi.task_status import DONE
 from luigi.worker import TaskStatusReporter
 
 from superluigi import config as configuration
@@ -26,13 +28,15 @@ from superluigi.errors import ExecutorError
 from superluigi.running.mailbox import Address, send_to
 from superluigi.running.task_process import ITSELF, PooledTask, RemoteTraceback, Report, SchedulerAfar, TaskProcess
 from superluigi.storage import workplace
+from superluigi.targets import memory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import luigi
 
     from superluigi.running.state import Run
+    from superluigi.targets.memory import Key, Reference
 
 
 def dumps(value: object) -> bytes:
@@ -56,23 +60,33 @@ class Job:
     post: Address | str | None
     checks_upstream: bool
     checks_complete: bool
+    values: Mapping[Key, Reference] = field(default_factory=dict)
+    keys_there: tuple[Key, ...] = ()  # of values that are handed over beside the job, as they are with the pool already
 
     @classmethod
-    def of(cls, process: PooledTask, post: Address | str | None) -> Job:
-        """Take what a task process of the caller would run."""
+    def of(
+        cls,
+        process: PooledTask,
+        post: Address | str | None,
+        values: Mapping[Key, Reference],
+        keys_there: tuple[Key, ...] = (),
+    ) -> Job:
+        """Take what a task process of the caller would run, with the values that the task reads."""
         task = process.task
         upstream = dag.upstream_of(task) if dag.is_ours(task) else []
         return cls(
             task=task,
             task_id=task.task_id,
             upstream_ids=tuple(required.task_id for required in upstream),
-            run=process.of_run,
+            run=process.of_run.as_seen_by(task),
             settings=configuration.of_this_call(),
             worker_id=process.worker_id,
             caller_pid=os.getpid(),
             post=post,
             checks_upstream=process.check_unfulfilled_deps and not all(map(dag.is_known_complete, upstream)),
             checks_complete=process.check_complete_on_run,
+            values=values,
+            keys_there=keys_there,
         )
 
     def is_of_an_ended_run(self) -> bool:
@@ -85,8 +99,8 @@ class Job:
             return False
         return not send_to(self.post, None)
 
-    def carry_out(self) -> Report:
-        """Run the task in this process."""
+    def carry_out(self, values_there: Sequence[Reference] = (), *, values_stay: bool = False) -> Report:
+        """Run the task in this process; the values that it sets leave with the report, or stay as they are."""
         task: Any = self.task
         events: list[tuple[str, tuple[Any, ...]]] = []
 
@@ -95,6 +109,8 @@ class Job:
 
         task.trigger_event = tell
         collected = _Collector()
+        values = {**self.values, **dict(zip(self.keys_there, values_there, strict=True))}
+        held = memory.Memory(values, leaves=True, stays=values_stay)
         process = TaskProcess(
             self.run,
             None,
@@ -109,6 +125,7 @@ class Job:
         with (
             configuration.shared(self.settings),
             provenance.run(self.run.run_id),
+            memory.holding(held),
             dag.settled(anew=True),  # the process outlives the run, and Luigi keeps its instances
             workplace.keeping_folders(),
         ):
@@ -123,7 +140,8 @@ class Job:
             process.run()
         report: Report = collected.report
         told = [(event, args) for event, args in events if event != Event.START]
-        return Report(report.result, report.error, report.text, tuple(told))
+        set_there = held.take_leaving() if report.result[1] == DONE else {}
+        return Report(report.result, report.error, report.text, tuple(told), set_there)
 
     def _scheduler(self) -> Any:
         if isinstance(self.post, str):
@@ -142,8 +160,51 @@ class _Collector:
         self.report = report
 
 
-def run_elsewhere(job: bytes, name: str) -> bytes:
+@dataclass(frozen=True)
+class Outcome:
+    """What a job leaves with a pool that keeps values: the report, and the values that it tells of."""
+
+    report: bytes
+    values: Mapping[Key, Any]
+
+    def __sizeof__(self) -> int:
+        """Give the size of the values in bytes, by which Dask decides what to move and what to write to its disk."""
+        from dask.sizeof import sizeof
+
+        return object.__sizeof__(self) + sum(int(sizeof(value)) for value in self.values.values())
+
+
+@dataclass(frozen=True)
+class Within:
+    """A value within the outcome of another job, in the process that holds it."""
+
+    outcome: Outcome
+    key: Key
+
+    def fetch(self) -> Any:
+        """Give the value itself."""
+        return self.outcome.values[self.key]
+
+
+def run_elsewhere(job: bytes, name: str, outcomes: Sequence[Outcome] = ()) -> bytes:
     """Run a task in the pool's process; give the report, pickled, as classes of a notebook travel by value."""
+    return _packed(_carried_out(job, name, outcomes, values_stay=False))
+
+
+def run_and_keep(job: bytes, name: str, outcomes: Sequence[Outcome] = ()) -> Outcome:
+    """Run a task in the pool's process, as `run_elsewhere` does, and leave the values that it sets there."""
+    report = _carried_out(job, name, outcomes, values_stay=True)
+    kept = {key: value for key, value in report.values.items() if not isinstance(value, memory.Packed)}
+    told = {**report.values, **dict.fromkeys(kept, memory.STAYS)}
+    return Outcome(_packed(dataclasses.replace(report, values=told)), kept)
+
+
+def report_of(outcome: Outcome) -> bytes:
+    """Give the report alone, for the caller."""
+    return outcome.report
+
+
+def _carried_out(job: bytes, name: str, outcomes: Sequence[Outcome], *, values_stay: bool) -> Report:
     try:
         loaded: Job = pickle.loads(job)  # noqa: S301  (bytes of our own caller)
     except Exception as error:
@@ -156,7 +217,8 @@ def run_elsewhere(job: bytes, name: str) -> bytes:
     if loaded.is_of_an_ended_run():
         message = f"{name} was not run: its run has ended."
         raise ExecutorError(message)
-    return _packed(loaded.carry_out())
+    there = [Within(outcome, key) for outcome, key in zip(outcomes, loaded.keys_there, strict=True)]
+    return loaded.carry_out(there, values_stay=values_stay)
 
 
 def _packed(report: Report) -> bytes:
@@ -167,7 +229,8 @@ def _packed(report: Report) -> bytes:
     events = tuple(
         (event, tuple(arg if _travels(arg) else RemoteTraceback(text) for arg in args)) for event, args in report.events
     )
-    return dumps(Report(report.result, report.error if _travels(report.error) else None, text, events))
+    error = report.error if _travels(report.error) else None
+    return dumps(Report(report.result, error, text, events, report.values))
 
 
 def _travels(value: object) -> bool:

@@ -7,18 +7,19 @@ place, and what a run knows of a task ends with the run.
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import luigi
 
 from superluigi import dag
-from superluigi.errors import TaskFailure
+from superluigi.errors import TaskFailure, TaskTypeError, public_name
 from superluigi.planning import Forcing, Outlook
 from superluigi.targets.foresight import foresight
+from superluigi.targets.memory import Key, Memory, MemoryTarget, NoTarget, PathlessTarget
 from superluigi.tasks import Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import luigi
 
 
 class Run:
@@ -28,24 +29,48 @@ class Run:
         self.run_id = uuid.uuid4().hex
         self.forcing = forcing
         self.raise_exception = raise_exception
+        self.memory = Memory()
         self.done: set[luigi.Task] = set()
+        self.spared: set[luigi.Task] = set()  # their outputs were cleaned up, and nothing in this run needs them
+        self.yielded: dict[luigi.Task, set[luigi.Task]] = {}  # what was found to be required while a task ran
         self.failures: dict[luigi.Task, TaskFailure] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave behind what a task elsewhere does not ask: failures, and of what was done and forced all but the rest.
+    def as_seen_by(self, task: luigi.Task) -> Run:
+        """Give what a task asks of the run where it runs elsewhere: which of those that it requires are complete.
 
         What fails there is raised here.
         """
-        forcing, done = self.forcing, self.done
-        if not forcing.everything:
-            forcing, done = Forcing(forcing.named - done), set()
-        return {**self.__dict__, "forcing": forcing, "done": done, "failures": {}, "raise_exception": False}
+        asked = {task, *(dag.upstream_of(task) if dag.is_ours(task) else []), *self.yielded.get(task, ())}
+        forced = frozenset(member for member in asked - self.done if self.forcing.includes(member))
+        seen = Run(Forcing(forced, everything=self.forcing.everything))
+        seen.run_id = self.run_id
+        seen.done = asked & self.done
+        seen.spared = asked & self.spared
+        return seen
+
+    def keys_read_by(self, task: luigi.Task) -> list[Key]:
+        """Give what tells the values that a task may ask for: those of what it requires, and of what that groups."""
+        found: list[Key] = []
+        seen: set[luigi.Task] = set()
+        pending = [*(dag.upstream_of(task) if dag.is_ours(task) else task.deps()), *self.yielded.get(task, ())]
+        while pending:
+            required = pending.pop()
+            if required not in seen:
+                seen.add(required)
+                found += keys_of(required, PathlessTarget)
+                if type(required).complete is luigi.WrapperTask.complete:
+                    pending += required.deps()
+        return found
 
     def is_complete(self, task: luigi.Task) -> bool:
         """Say whether a task need not run: its own `complete()`, unless it is forced and was not run yet."""
+        if task in self.spared:
+            return True
         if self.forcing.includes(task) and task not in self.done:
             return False
         is_complete: bool = task.complete()
+        if not is_complete and not dag.is_ours(task):
+            _check_has_no_value(task)
         _know(task, is_complete=is_complete)
         return is_complete
 
@@ -53,7 +78,7 @@ class Run:
         """Say of many tasks whether they are complete, forced or not: another client may have run them."""
         with foresight():
             Outlook(self.forcing).ask(tasks)
-            return {task: task.complete() for task in tasks}
+            return {task: task in self.spared or task.complete() for task in tasks}
 
     def record_failure(self, task: luigi.Task, error: BaseException | None, text: str) -> None:
         """Keep why a task failed, until it succeeds."""
@@ -65,9 +90,36 @@ class Run:
         self.failures.pop(task, None)
         _know(task, is_complete=True)
 
+    def record_removal(self, task: luigi.Task) -> None:
+        """Keep that a task that was complete no longer is."""
+        _know(task, is_complete=False)
+
 
 def _know(task: luigi.Task, *, is_complete: bool) -> None:
     if isinstance(task, Task) and not task.has_own_complete():
         facts = dag.remembered(task)
         facts["is_complete"] = is_complete
         facts.pop("output", None)
+
+
+def keys_of(task: luigi.Task, kind: type[PathlessTarget] = MemoryTarget) -> list[Key]:
+    """Give what tells the values that a task sets."""
+    targets = [target for _, target in dag.leaves(dag.output(task))]
+    return [target.key for target in targets if isinstance(target, kind) and target.key is not None]
+
+
+def _check_has_no_value(task: luigi.Task) -> None:
+    """See that what a plain task of Luigi gives can be found again.
+
+    Raises:
+        TaskTypeError: it gives a target that only a task of ours can own.
+    """
+    for _, target in dag.leaves(task.output()):
+        if isinstance(target, PathlessTarget) and (target.key is None or isinstance(target, NoTarget)):
+            kind = type(target).__name__
+            named = "" if kind == "NoTarget" else f", or give it a name: {kind}('totals')"
+            message = (
+                f"{public_name(task)} is a plain luigi.Task, and its output a {kind}, which only a task of Super Luigi "
+                f"can fill. Derive it from superluigi.Task{named}."
+            )
+            raise TaskTypeError(message)

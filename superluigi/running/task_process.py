@@ -17,20 +17,21 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import TYPE_CHECKING, Any
 
 from luigi.event import Event
-from luigi.task_status import FAILED
+from luigi.task_status import DONE, FAILED
 from luigi.worker import ContextManagedTaskProcess
 
 from superluigi import config as configuration
 from superluigi import dag, provenance
 from superluigi.storage import workplace
+from superluigi.targets import memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from concurrent.futures import Future
     from multiprocessing.connection import Connection
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from superluigi.running.state import Run
     from superluigi.running.worker import Worker
+    from superluigi.targets.memory import Key, Reference
 
 
 class Itself(enum.Enum):
@@ -57,6 +59,7 @@ class Report:
     error: BaseException | None = None
     text: str = ""
     events: tuple[tuple[str, tuple[Any, ...]], ...] = ()  # those that were triggered where nobody listens
+    values: Mapping[Key, Reference] = field(default_factory=dict)  # what memory targets were given there
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +253,8 @@ class TaskProcess(ContextManagedTaskProcess):
         if self._writer is None:
             self.results.take(self, report)
         else:
-            self._writer.send(dataclasses.replace(report, error=picklable(report.error)))
+            values = memory.current().take_leaving() if report.result[1] == DONE else {}
+            self._writer.send(dataclasses.replace(report, error=picklable(report.error), values=values))
 
     def send(self, call: Call) -> None:
         """Hand a call to the scheduler to the worker, from whichever thread or process."""
@@ -301,6 +305,7 @@ class PooledTask(TaskProcess):
     """A task process whose `run` is called by a pool, see `executors`."""
 
     future: Future[Any] | None = None
+    outcome: Any = None  # Dask's own future of what the task leaves on its worker
     begin: Callable[[], None]
     has_begun = False
     has_reported = False

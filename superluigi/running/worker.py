@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import luigi
 import luigi.worker
+from luigi.task_register import load_task
 from luigi.task_status import DONE, FAILED, PENDING, UNKNOWN
 from luigi.worker import TaskStatusReporter, TracebackWrapper, _get_retry_policy_dict
 
@@ -23,6 +24,7 @@ from superluigi import dag, identity
 from superluigi.errors import CycleError, TaskFailedError, TaskTypeError
 from superluigi.execution import prepare_to_fork
 from superluigi.planning import Outlook
+from superluigi.running.cleanup import Cleanup
 from superluigi.running.task_process import (
     ITSELF,
     Call,
@@ -36,7 +38,7 @@ from superluigi.running.task_process import (
 from superluigi.targets.foresight import foresight
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from superluigi.running.executors import Pool
     from superluigi.running.scheduler import Scheduler
@@ -57,13 +59,14 @@ class Worker(luigi.worker.Worker):
         self._pool = pool
         self._without_id: dict[luigi.Task, Exception] = {}
         self._done_before: set[str] | None = None
+        self._cleanup = Cleanup(run)
         self.requirements: dict[luigi.Task, tuple[luigi.Task, ...]] = {}
 
     # Scheduling
 
     def add(self, task: luigi.Task, multiprocess: bool = False, processes: int = 0) -> bool:  # noqa: ARG002, FBT001, FBT002
         """Tell the scheduler of a task and of all that it needs; see `add_all`."""
-        return self.add_all([task])
+        return self._add_graph([task])
 
     def add_all(self, roots: Sequence[luigi.Task]) -> bool:
         """Tell the scheduler of tasks and of all that they need, level by level; nothing upstream of complete ones.
@@ -71,35 +74,63 @@ class Worker(luigi.worker.Worker):
         Raises:
             CycleError: tasks require each other in a circle.
         """
+        self._cleanup.ask_for(roots)
+        return self._add_graph(roots)
+
+    def _add_graph(self, roots: Sequence[luigi.Task]) -> bool:
         for root in roots:
             self._validate_task(root)
         self.add_succeeded = True
-        level = list(dict.fromkeys(roots))
-        seen = set(level)
-        outlook = Outlook(self._run.forcing)
+        added: dict[luigi.Task, tuple[luigi.Task, ...]] = {}
         with foresight():
-            while level:
-                outlook.ask(level)
-                following: list[luigi.Task] = []
-                for current in level:
-                    upstream = self._add_one(current)
-                    self.requirements[current] = tuple(upstream)
-                    for required in upstream:
-                        if required not in seen:
-                            seen.add(required)
-                            following.append(required)
-                level = following
-        if not all(map(dag.is_ours, seen)):  # where all are, their ids could not be told of a circle
+            spared = self._add_levels(roots, added, may_spare=True)
+            while needed := self._cleanup.needed(spared, added):
+                spared = [task for task in spared if task not in needed]
+                spared += self._add_levels(needed, added, may_spare=False)
+            for task in dict.fromkeys(spared):
+                self._run.spared.add(task)
+                self._add_one(task)
+        self.requirements.update(added)
+        self._cleanup.expect(added)
+        if not all(map(dag.is_ours, added)):  # where all are, their ids could not be told of a circle
             dag.walk(roots, lambda member: self.requirements.get(member, ()))
         if self._first_task is None and roots:
             self._first_task = roots[0].task_id
         return bool(self.add_succeeded)
+
+    def _add_levels(
+        self, roots: Iterable[luigi.Task], added: dict[luigi.Task, tuple[luigi.Task, ...]], *, may_spare: bool
+    ) -> list[luigi.Task]:
+        """Add tasks and all that they need, but for those that may be spared, which are given; not the roots of these.
+
+        What was added, with what it needs, is put into `added`.
+        """
+        spared: list[luigi.Task] = []
+        outlook = Outlook(self._run.forcing)
+        level = list(dict.fromkeys(roots))
+        seen = {*added, *level}
+        while level:
+            outlook.ask(level)
+            following: list[luigi.Task] = []
+            for current in level:
+                if may_spare and self._cleanup.may_be_spared(current):
+                    spared.append(current)
+                    continue
+                upstream = added[current] = tuple(self._add_one(current))
+                following += [required for required in dict.fromkeys(upstream) if required not in seen]
+                seen.update(upstream)
+            level, may_spare = following, True
+        return spared
 
     def _keep_alive(self, get_work_response: Any) -> bool:
         """Stay as Luigi's `keep_alive` says, and while another client runs what is needed here: a path is promised."""
         if self._stop_requesting_work:
             return False
         return bool(super()._keep_alive(get_work_response) or get_work_response.running_tasks)
+
+    def end(self) -> None:
+        """Clean up what is left to be, once nothing more runs."""
+        self._cleanup.end(self.statuses_there)
 
     def statuses_there(self, tasks: Collection[luigi.Task]) -> dict[luigi.Task, str]:
         """Give what the scheduler says of tasks. One request to a central one, if there are any."""
@@ -274,8 +305,13 @@ class Worker(luigi.worker.Worker):
                 task.trigger_event(event, *(task if arg is ITSELF else arg for arg in args))
             if status == FAILED and not self._pool.is_here:
                 missing = [*missing, *process.missing()]
+        if new_deps:
+            self._run.yielded.setdefault(task, set()).update(load_task(*required) for required in new_deps)
+            self._cleanup.expect({task: self._run.yielded[task]})
+        self._run.memory.arrive(report.values)
         if status == DONE:
             self._run.record_success(task)
+            self._cleanup.succeeded(task)
         elif status == FAILED and not new_deps:
             self._run.record_failure(task, report.error, report.text or str(expl))
             if self._run.raise_exception and isinstance(process, PooledTask) and not missing:

@@ -2,7 +2,17 @@
 
 from superluigi.targets.base import Target
 from superluigi.targets.local import LocalFileTarget, LocalFolderTarget
+from superluigi.targets.memory import MemoryTarget, NoTarget
 from superluigi.targets.s3 import S3ObjectTarget, S3PrefixTarget
 from superluigi.targets.store import Shape
 
-__all__ = ["LocalFileTarget", "LocalFolderTarget", "S3ObjectTarget", "S3PrefixTarget", "Shape", "Target"]
+__all__ = [
+    "LocalFileTarget",
+    "LocalFolderTarget",
+    "MemoryTarget",
+    "NoTarget",
+    "S3ObjectTarget",
+    "S3PrefixTarget",
+    "Shape",
+    "Target",
+]

@@ -158,7 +158,7 @@ class Target(luigi.Target):
             yield stream
 
     def read_metadata(self) -> Metadata:
-        """Give the lineage record that belongs to the present data.
+        """Give the lineage record that belongs to the present data, or to data that were removed without it.
 
         Raises:
             TargetNotFoundError: there are no data, or they have no record of their own.
@@ -195,9 +195,12 @@ class Target(luigi.Target):
         """
         return self.store.fingerprint()
 
-    def remove(self) -> None:
-        """Remove the data and the record; what is not there is no error."""
-        self.store.discard()
+    def remove(self, *, keep_metadata: bool = False) -> None:
+        """Remove the data and the record; what is not there is no error.
+
+        `keep_metadata` lets the record stay: `read_metadata` then still gives it, with the `removed_time`.
+        """
+        self.store.discard(keep_record=keep_metadata)
 
 
 class OpenFile:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
 import os
 import stat
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from superluigi.errors import InvalidNameError, TargetShapeError
 from superluigi.storage import files, processes, workplace
+from superluigi.storage.leases import LockFile
 from superluigi.targets import metadata
 from superluigi.targets.base import Target
 from superluigi.targets.publishing import recover_abandoned
@@ -91,7 +93,14 @@ class LocalStore:
             kind = "a file" if self.shape is Shape.FOLDER else "a folder"
             message = f"{self.path} is {kind}, but {self.shape.value} was expected. Use {self.other_shape}."
             raise TargetShapeError(message)
-        return found
+        return None if self._holds_only_its_record() else found
+
+    def _holds_only_its_record(self) -> bool:
+        """Say whether that is all that was left of a folder. One listing where the record lies inside."""
+        if self.inside_name is None:
+            return False
+        with os.scandir(self.path) as entries:
+            return [entry.name for entry in itertools.islice(entries, 2)] == [self.inside_name]
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:
@@ -153,7 +162,12 @@ class LocalStore:
 
     def read_record(self) -> Metadata | None:
         """Give the record of the present data; reads them only if their sizes or times are not as recorded."""
-        return self._own_record() if self.exists() else None
+        if self.exists():
+            return self._own_record()
+        try:
+            return metadata.of_removed(self.metadata_path.read_bytes())
+        except OSError:
+            return None
 
     def _own_record(self) -> Metadata | None:
         try:
@@ -229,6 +243,10 @@ class LocalStore:
         self._marker.unlink(missing_ok=True)
         workplace.close(self._place)
 
+    def lease(self) -> LockFile:
+        """Give the lock beside the data."""
+        return LockFile(self.path)
+
     def is_unfinished_by(self, run: str) -> bool:
         """Say whether the marker stands and is this run's."""
         try:
@@ -240,13 +258,29 @@ class LocalStore:
         """Say whether the marker stands. One `stat`."""
         return self._marker.exists()
 
-    def discard(self) -> None:
+    def discard(self, *, keep_record: bool = False) -> None:
         """Remove data, then record: the reverse would leave data without origin."""
         with files.translated("remove", self.path), processes.lock(str(self.path)):
-            files.discard(self.path)
-            if not self._record_is_inside:
+            if os.path.lexists(self.path):
+                with workplace.staging_folder(self._place) as staging:
+                    self._take_away(staging, keep_record=keep_record)
+            if not (keep_record or self._record_is_inside):
                 self.metadata_path.unlink(missing_ok=True)
             self.unmark()
+
+    def _take_away(self, staging: Path, *, keep_record: bool) -> None:
+        """Move the data away in one step, then remove them: a folder that is half removed must not count."""
+        record = self._own_record() if keep_record else None
+        removed = staging / self.path.name
+        if record is not None and self._record_is_inside:
+            removed.mkdir()
+            (removed / self.metadata_path.name).write_bytes(metadata.removed(record))
+            files.swap_folder(removed, self.path)
+        else:
+            if record is not None:
+                self._write(metadata.removed(record), staging)
+            os.rename(self.path, removed)
+        files.discard(removed)
 
 
 class LocalFileTarget(Target):

@@ -21,11 +21,29 @@ from superluigi.errors import MetadataError
 
 Metadata = dict[str, Any]
 
+REMOVED = "removed_time"  # the field of a record that outlives its data: when they were removed
+
 _MAX_DEPTH = 100
 _MAX_SHOWN = 60  # characters
 _MAX_INT_BITS = 13_000  # Python reads and writes no more than 4,300 digits (sys.set_int_max_str_digits)
 _line = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode  # with `indent` it is five times as slow
 _WAY_OUT = "Convert it to numbers, text, lists or dicts, or leave it out."
+
+
+def now() -> dt.datetime:
+    """Give the present time, for records: the one place where it comes in."""
+    return dt.datetime.now(dt.timezone.utc)
+
+
+def of_removed(data: bytes | None) -> Metadata | None:
+    """Give the record of data that were removed on purpose, None if that is not what the record says."""
+    record = None if data is None else decode(data)
+    return record if record is not None and REMOVED in record else None
+
+
+def removed(record: Metadata) -> bytes:
+    """Give a record as it stays when its data are removed."""
+    return encode({**record, REMOVED: now().isoformat()})
 
 
 def encode(metadata: Mapping[str, Any]) -> bytes:

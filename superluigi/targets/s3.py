@@ -18,6 +18,7 @@ from superluigi.errors import InvalidNameError, StorageError, TargetNotFoundErro
 from superluigi.storage import files, processes, transfers, workplace
 from superluigi.storage.cache import CacheEntry, default_root, readable_name
 from superluigi.storage.s3 import DIGEST_HEADER, Bucket, ObjectFacts, check_upload_options, etag_of
+from superluigi.storage.s3_leases import S3Lease
 from superluigi.targets import metadata
 from superluigi.targets.base import Target
 from superluigi.targets.foresight import Question, answer, look_ahead
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _INSIDE_NAME = ".metadata.json"
 _MARKER_SUFFIX = ".superluigi-intent"
+_LEASE_SUFFIX = ".superluigi-lease"
 _UNFINISHED_NAME = ".superluigi-unfinished"
 _RUN_ID = "superluigi-run-id"
 _MAX_KEY_BYTES = 1024
@@ -71,9 +73,17 @@ class _S3Store:
         """Replace the record in one PUT."""
         self.metadata_bucket.put_bytes(self.metadata_key, metadata.encode(record), self.upload_options)
 
+    def _record_of_removed(self) -> Metadata | None:
+        return metadata.of_removed(self.metadata_bucket.get_bytes(self.metadata_key))
+
     def _stored_record(self) -> Metadata | None:
         data = self.metadata_bucket.get_bytes(self.metadata_key)
         return None if data is None else metadata.decode(data)
+
+    def _let_stay(self, record: Metadata | None) -> None:
+        """Let a record that outlives its data say so."""
+        if record is not None:
+            self.metadata_bucket.put_bytes(self.metadata_key, metadata.removed(record), self.upload_options)
 
     def mark(self, run: str) -> None:
         """Put the marker."""
@@ -91,6 +101,10 @@ class _S3Store:
     def is_unfinished_by(self, run: str) -> bool:
         """Say whether the marker stands and is this run's. One GET."""
         return self.bucket.get_bytes(self.marker_key) == run.encode()
+
+    def lease(self) -> S3Lease:
+        """Give the lease that is an object beside the data."""
+        return S3Lease(self.bucket, f"{self.key.removesuffix('/')}{_LEASE_SUFFIX}", self.upload_options)
 
     def heal(self) -> None:
         """Do nothing: what was staged lies in the run's private folder."""
@@ -122,7 +136,8 @@ class S3ObjectStore(_S3Store):
 
     def read_record(self) -> Metadata | None:
         """Give the record of the present object. One HEAD, one GET."""
-        return self._own_record(self.bucket.head(self.key))
+        present = self.bucket.head(self.key)
+        return self._record_of_removed() if present is None else self._own_record(present)
 
     def _own_record(self, present: ObjectFacts | None) -> Metadata | None:
         record = None if present is None else self._stored_record()
@@ -173,10 +188,13 @@ class S3ObjectStore(_S3Store):
         )
         return TargetShapeError(message)
 
-    def discard(self) -> None:
+    def discard(self, *, keep_record: bool = False) -> None:
         """Delete the object, then the record."""
+        if keep_record:
+            self._let_stay(self.read_record())
         self.bucket.delete([self.key])
-        self.metadata_bucket.delete([self.metadata_key])
+        if not keep_record:
+            self.metadata_bucket.delete([self.metadata_key])
         self.unmark()
         self.entry().forget()
 
@@ -272,8 +290,10 @@ class S3PrefixStore(_S3Store):
     def read_record(self) -> Metadata | None:
         """Give the record of the present objects. One listing, one GET."""
         items = list(self.bucket.listing(self.key))
-        if not items or any(item.key == self._unfinished_key for item in items):
+        if any(item.key == self._unfinished_key for item in items):
             return None
+        if not any(map(self._is_data, items)):
+            return self._record_of_removed()
         record = self._stored_record()
         output = None if record is None else record.get("output")
         if not isinstance(output, dict) or "fingerprint" not in output:
@@ -328,10 +348,15 @@ class S3PrefixStore(_S3Store):
         )
         return TargetShapeError(message)
 
-    def discard(self) -> None:
-        """Delete the objects, then the record, then a marker."""
-        self.bucket.delete(item.key for item in self._listed())
-        self.metadata_bucket.delete([self.metadata_key])
+    def discard(self, *, keep_record: bool = False) -> None:
+        """Delete the objects, then the record; a marker stands meanwhile: half of the objects must not count."""
+        if keep_record:
+            self._let_stay(self.read_record())
+        if objects := self._listed():
+            self.bucket.put_bytes(self._unfinished_key, b"", self.upload_options)
+        self.bucket.delete(item.key for item in objects)
+        if not keep_record:
+            self.metadata_bucket.delete([self.metadata_key])
         self.bucket.delete([self._unfinished_key, self.marker_key])
         self.entry().forget()
 

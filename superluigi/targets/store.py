@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from superluigi.storage.leases import Lease
     from superluigi.targets.metadata import Metadata
 
 
@@ -93,7 +94,10 @@ class Store(Protocol):
         """Yield where the present data can be read, whole and unchanged while the block runs."""
 
     def read_record(self) -> Metadata | None:
-        """Give the record of the present data; None if there is none, or it is another run's, or damaged."""
+        """Give the record of the present data, or of data that were removed while their record was kept.
+
+        None if there is none, or it is another run's, or damaged.
+        """
 
     def write_record(self, record: Metadata) -> None:
         """Replace the record in one step."""
@@ -113,11 +117,17 @@ class Store(Protocol):
     def is_unfinished_by(self, run: str) -> bool:
         """Say whether this very run marked the place, or began to publish in several steps, and did not end it."""
 
+    def lease(self) -> Lease:
+        """Give the right to make these data, which one process at a time can take; costs no request."""
+
     def heal(self) -> None:
         """Clear what a killed process left here; costs no request."""
 
-    def discard(self) -> None:
-        """Remove data, then record; what is not there is no error."""
+    def discard(self, *, keep_record: bool = False) -> None:
+        """Remove data in one step, then the record; what is not there is no error.
+
+        `keep_record` lets the record stay; it then says when the data were removed.
+        """
 
 
 def not_found(path: Path | str) -> TargetNotFoundError:
