@@ -904,6 +904,52 @@ def test_removing_takes_the_intent_marker_too(rig: Rig) -> None:
     assert not {key for key, data in rig.place.stored().items() if data is not None}
 
 
+# The lease
+
+
+@rigs()
+def test_one_at_a_time_can_have_the_lease_which_lies_beside_the_data(rig: Rig) -> None:
+    target = rig.target()
+    write(target, rig.old)
+    before = rig.place.stored()
+    held = target.store.lease().take()
+    refused = rig.target().store.lease().take()
+    during = set(rig.place.stored()) - set(before)
+    write(target, rig.new)
+    held.confirm()
+    held.release()
+
+    beside = "data/features.csv.superluigi-lease" if rig.is_remote else "data/.superluigi/features.csv.lock"
+    assert refused is None
+    assert beside in during
+    assert target.store.lease().address.endswith(f"/{beside}")
+    assert pickle.loads(pickle.dumps(target.store.lease())) == target.store.lease()
+    assert rig.place.stored() == rig.stands_as(rig.new)
+
+
+@rigs()
+def test_the_lease_of_data_that_are_removed_stays_with_its_holder(rig: Rig) -> None:
+    target = rig.target()
+    write(target, rig.old)
+    held = target.store.lease().take()
+    target.remove()
+    held.confirm()
+    held.release()
+
+    assert not {key for key, data in rig.place.stored().items() if data is not None}
+
+
+@rigs("s3-object", "s3-prefix")
+def test_upload_options_hold_for_the_lease(rig: Rig) -> None:
+    assert isinstance(rig.place, S3Place)
+    held = rig.target(upload_options={"Metadata": {"team": "blue"}}).store.lease().take()
+    key = "data/features.csv.superluigi-lease"
+    stored = rig.place.client.head_object(Bucket=rig.place.bucket, Key=key)
+    held.release()
+
+    assert stored["Metadata"] == {"team": "blue"}
+
+
 # Ending what a killed run began
 
 
