@@ -562,6 +562,8 @@ def test_ctrl_c_takes_back_what_is_queued_and_leaves_no_half_output(
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None
         wait_for(lambda: process.stdout.readline() == "interrupted\n")
+        if name == "dask":  # which takes back what its workers hold ready a moment after it was told to
+            wait_for(lambda: not any(pools("dask").run(_ready).values()))
         (tmp_path / "end").touch()
         _, said = process.communicate(timeout=30)
 
@@ -570,6 +572,10 @@ def test_ctrl_c_takes_back_what_is_queued_and_leaves_no_half_output(
     assert len(notes(tmp_path, "began")) == 2
     assert {path.stem for path in tmp_path.glob("*.txt")} == set(notes(tmp_path, "began"))
     assert all(path.read_text() == path.stem for path in tmp_path.glob("*.txt"))
+
+
+def _ready(dask_worker: Any) -> int:
+    return len(dask_worker.state.ready)
 
 
 @pytest.mark.parametrize("name", ["threads", "async"])
