@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import luigi
 import pytest
 from example_tasks import leftovers
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.s3.models import s3_backends
 from server_log import recorded_requests
 
 from superluigi import (
@@ -28,6 +30,7 @@ from superluigi import (
 )
 from superluigi.planning import Forcing, Outlook
 from superluigi.storage import files, workplace
+from superluigi.storage.s3 import Bucket
 from superluigi.targets.foresight import foresight
 
 if TYPE_CHECKING:
@@ -128,8 +131,9 @@ def test_a_complete_root_in_s3_costs_one_request_for_each_question(cls: type[Nod
 @pytest.mark.parametrize("present", [0, 150, 300], ids=["none", "half", "all"])
 @pytest.mark.parametrize("wrapper", [False, True], ids=["missing root", "wrapper task"])
 def test_many_targets_of_one_prefix_take_few_requests(present: int, wrapper: bool, s3: S3) -> None:
-    for number in range(present):
-        s3.put(f"data/{2 * number if present == 150 else number:05}.csv")
+    keys = [f"data/{2 * number if present == 150 else number:05}.csv" for number in range(present)]
+    for key in keys:
+        s3_backends[DEFAULT_ACCOUNT_ID]["aws"].put_object(s3.bucket, key, b"")
     upstream = [InS3(number=number, size=300, shape="alone", folder=s3.bucket) for number in range(300)]
 
     class All(luigi.WrapperTask if wrapper else luigi.Task):  # type: ignore[misc]
@@ -144,6 +148,7 @@ def test_many_targets_of_one_prefix_take_few_requests(present: int, wrapper: boo
 
     assert complete == present
     assert len(log.requests) <= 4
+    Bucket(s3.bucket).delete(keys)
 
 
 def test_a_chain_of_targets_is_not_asked_about_link_by_link(s3: S3) -> None:
