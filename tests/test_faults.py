@@ -6,6 +6,7 @@ import sys
 import boto3
 import pytest
 from botocore.config import Config
+from botocore.retries.standard import ExponentialBackoff
 from fault_proxy import fault_proxy
 
 from superluigi import (
@@ -54,6 +55,12 @@ class Source(Stage):
 class Sink(Stage):
     def requires(self):
         return self.clone(Source)
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_before_a_retry(monkeypatch):
+    """Botocore tries as often as ever, but at once: else it waits up to a second each time."""
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: 0)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import boto3
 import moto
 import pytest
 from botocore.config import Config
+from botocore.retries.standard import ExponentialBackoff
 from fault_proxy import FaultProxy, fault_proxy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -41,6 +42,12 @@ if TYPE_CHECKING:
 TIMEOUT_S = 60
 MANY = 40
 QUICK = Config(read_timeout=5, connect_timeout=2, retries={"mode": "standard", "total_max_attempts": 2})
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_before_a_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Botocore tries as often as ever, but at once: else it waits up to a second each time."""
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: 0)
 
 
 @pytest.fixture(params=["boto3", "obstore"])
