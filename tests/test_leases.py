@@ -105,6 +105,14 @@ for line in sys.stdin:
         if command == "take":
             held = lease.take()
             print("held" if held else "none", flush=True)
+        elif command == "contend":  # a file that only a sole holder can make stands for the output
+            for _ in range(300):
+                if held := lease.take():
+                    os.close(os.open("inside", os.O_CREAT | os.O_EXCL))
+                    held.confirm()
+                    os.unlink("inside")
+                    held.release()
+            print("done", flush=True)
         elif command == "fork":
             child = os.fork()
             if child == 0:
@@ -328,6 +336,31 @@ def test_a_forked_child_neither_frees_nor_keeps_it(rig: Rig) -> None:
     assert rig.left() == []
 
 
+@FORKS
+def test_a_forked_child_takes_leases_of_its_own(rig: Rig) -> None:
+    lease = rig.lease(lease_s=1)
+    taken(lease).release()
+    context = multiprocessing.get_context("fork")
+    found = context.Queue()
+
+    def take() -> None:
+        held = taken(lease)
+        held.confirm()
+        found.put(renewing_threads())
+        held.release()
+        found.put(renewing_threads())
+
+    child = context.Process(target=take)
+    with leases._handles_lock:  # a fork waits for whoever opens a lock file just then, but not for itself
+        child.start()
+    told = [found.get(timeout=TIMEOUT_S), found.get(timeout=TIMEOUT_S)]
+    child.join(TIMEOUT_S)
+
+    assert told == [["superluigi-leases"] if isinstance(lease, S3Lease) else [], []]
+    assert child.exitcode == 0
+    assert rig.left() == []
+
+
 def test_a_lease_pickles_and_making_one_does_nothing(rig: Rig) -> None:
     lease = rig.lease()
 
@@ -389,6 +422,55 @@ def test_a_name_that_leaves_no_room_for_the_suffix_is_hashed(tmp_path: Path) -> 
         assert each is not None
         each.release()
     assert files_below(tmp_path) == []
+
+
+def test_processes_that_take_and_release_again_and_again_never_hold_it_together(
+    tmp_path: Path, start: Callable[[Lease], Program]
+) -> None:
+    programs = [start(LockFile(tmp_path / "data" / "a.csv")) for _ in range(3)]
+    for program in programs:
+        program.tell("contend")
+
+    assert [program.heard() for program in programs] == ["done"] * 3
+    assert files_below(tmp_path) == []
+
+
+def test_a_lock_on_a_file_that_was_removed_meanwhile_is_no_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = LockFile(tmp_path / "a.csv")
+    first = taken(lock)
+    opened = leases._opened
+
+    def opened_before_the_release(path: Path) -> int | None:
+        handle = opened(path)
+        first.release()
+        return handle
+
+    monkeypatch.setattr(leases, "_opened", opened_before_the_release)
+    held = taken(lock)
+    held.confirm()
+    refused = lock.take()
+    held.release()
+
+    assert refused is None
+    assert files_below(tmp_path) == []
+
+
+def test_a_lock_is_freed_only_when_its_file_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = LockFile(tmp_path / "a.csv")
+    held = taken(lock)
+    unlock = portalocker.unlock
+    was_there = []
+
+    def freed(handle: int) -> None:
+        was_there.append(Path(lock.address).exists())
+        unlock(handle)
+
+    monkeypatch.setattr(portalocker, "unlock", freed)
+    held.release()
+
+    assert was_there == [False]
 
 
 @pytest.mark.parametrize("harm", ["removed", "replaced"])
@@ -942,6 +1024,19 @@ def test_a_store_where_two_writes_both_seem_to_win_gives_one_lease(s3: S3, monke
 def test_a_bucket_that_is_not_there_is_named(bucket: str) -> None:
     with pytest.raises(FileNotFoundError, match="no-such-bucket"):
         S3Lease(Bucket("no-such-bucket"), KEY).take()
+
+
+@pytest.mark.parametrize(
+    ("config", "waits"), [(None, (1.5, 1.5, 2)), (Config(read_timeout=1), (1.5, 1, 2)), (ONE_TRY, (1.5, 1.5, 1))]
+)
+def test_a_renewal_does_not_wait_for_the_network_until_it_is_too_late(
+    bucket: str, config: Config | None, waits: tuple[float, float, int]
+) -> None:
+    options = {} if config is None else {"config": config}
+    used = Bucket(bucket, client_options=options, timeout_s=1.5).client().meta.config
+
+    assert (used.connect_timeout, used.read_timeout, used.retries["total_max_attempts"]) == waits
+    assert Bucket(bucket, client_options=options).client().meta.config.connect_timeout > 1.5
 
 
 def test_how_long_a_lease_holds_is_a_setting(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
