@@ -31,7 +31,7 @@ from superluigi.errors import (
     TargetNotFoundError,
     TaskTypeError,
 )
-from superluigi.storage import cache, files, processes, workplace
+from superluigi.storage import cache, files, leases, processes, workplace
 from superluigi.targets import LocalFileTarget, LocalFolderTarget, NoTarget, Target
 from superluigi.targets.memory import Draft, PathlessTarget
 from superluigi.targets.metadata import now
@@ -339,6 +339,7 @@ class _Execution:
             message = f"{self.task} finished without leaving {named}. Let run() write it, or correct output()."
             raise MissingOutputError(message)
         self.draft.check()
+        leases.confirm()
         if self.has_record:
             self._record(staged, [target for target in others if target not in absent], described, started)
         self.draft.settle()

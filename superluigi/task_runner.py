@@ -60,6 +60,7 @@ def run_task(
     force_upstream: bool = False,
     force_upstream_to_task: TaskNames | None = None,
     force_upstream_to_task_cls: TaskClasses | None = None,
+    single_flight: bool | None = None,
     raise_exception: bool = False,
     log_level: str = "WARNING",
 ) -> Any:
@@ -77,6 +78,8 @@ def run_task(
     - `local_output` gives the local copies of remote outputs; `force_local_download` fetches them anew.
     - `force` makes the task again, `force_upstream` it and everything it needs, `force_upstream_to_task` and
       `force_upstream_to_task_cls` the named tasks, the task itself and all between. At most one of the four.
+    - `single_flight`: of several runs that start the same task at a time, on one machine or over one bucket, one makes
+      it, and the others wait and find it complete. None takes the setting `single_flight`.
     - `raise_exception` lets the first exception out as it is, for a debugger; with one worker, or from an executor.
 
     Prints Luigi's execution summary, then where the outputs are.
@@ -89,6 +92,7 @@ def run_task(
     _check_arguments(
         num_workers=num_workers,
         raise_exception=raise_exception and executor is None,
+        single_flight=single_flight,
         log_level=log_level,
     )
     with configuration.applied(config, config_file), _logging(log_level):
@@ -104,7 +108,8 @@ def run_task(
                     force_upstream_to_task_cls=force_upstream_to_task_cls,
                     raise_exception=raise_exception,
                 )
-                run = Run(forcing, raise_exception=raise_exception)
+                is_alone = configuration.is_single_flight() if single_flight is None else single_flight
+                run = Run(forcing, raise_exception=raise_exception, single_flight=is_alone)
                 recover_abandoned()
                 try:
                     with provenance.run(run.run_id), memory.holding(run.memory), workplace.keeping_folders():
@@ -122,7 +127,10 @@ def run_task(
     return paths if isinstance(task, list | tuple) else paths[0]
 
 
-def _check_arguments(*, num_workers: object, raise_exception: bool, log_level: str) -> None:
+def _check_arguments(*, num_workers: object, raise_exception: bool, single_flight: object, log_level: str) -> None:
+    if single_flight not in (None, True, False):
+        message = f"single_flight is {single_flight!r}, but must be True, False or None (as configured)."
+        raise ConfigError(message)
     num_workers = 1 if num_workers is None else num_workers
     if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 1:
         message = f"num_workers is {num_workers!r}, but must be a whole number from 1 on."
@@ -229,6 +237,8 @@ def _report(run: Run, roots: list[luigi.Task], worker: Worker) -> None:
     states["run_by_other_worker"] = execution_summary._get_run_by_other_worker(worker)  # noqa: SLF001
     asked = {*states["still_pending_not_ext"], *(root for root in roots if root not in run.done)}
     there = worker.statuses_there(asked)
+    states["completed"] -= run.made_elsewhere  # Luigi takes them for this worker's own
+    states["already_done"] |= run.made_elsewhere
     states["run_by_other_worker"] |= {task for task in states["still_pending_not_ext"] if there[task] == DONE}
     visited: set[luigi.Task] = set()
     for task in dag.walk(states["still_pending_not_ext"], lambda member: worker.requirements.get(member, ())):

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import luigi
 from luigi.task_status import DONE
 
 from superluigi import dag
 from superluigi.errors import public_name
-from superluigi.execution import own_target
-from superluigi.targets.metadata import REMOVED
+from superluigi.running.single_flight import lease_of
+from superluigi.running.state import is_cleaned_up
 from superluigi.tasks import TaskWithCleanup
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Cleanup:
         if not isinstance(task, TaskWithCleanup) or task in self._asked_for or self._run.forcing.includes(task):
             return False
         try:
-            return not self._run.is_complete(task) and _is_cleaned_up(task)
+            return not self._run.is_complete(task) and is_cleaned_up(task)
         except Exception:  # noqa: BLE001  (it fails again where the task is scheduled, and is reported there)
             return False
 
@@ -74,6 +74,10 @@ class Cleanup:
 
     # While tasks run
 
+    def readers(self, task: luigi.Task) -> tuple[luigi.Task, ...]:
+        """Give the tasks that still need a short-lived one."""
+        return tuple(self._needed_by.get(task, ()))
+
     def succeeded(self, task: luigi.Task) -> None:
         """Clean up what only this task has still needed."""
         for found in self._needs.pop(task, ()):
@@ -94,7 +98,7 @@ class Cleanup:
         if task in self._asked_for or any(str(target) in self._promised for _, target in dag.leaves(task.output())):
             return
         try:
-            task.cleanup()  # type: ignore[attr-defined]  # it is a TaskWithCleanup
+            self._remove(task)
         except Exception as error:  # noqa: BLE001  (the results of the run are what they are)
             _log.warning(
                 "%s could not be cleaned up, so its outputs stay: %s: %s. The run is not affected. "
@@ -104,6 +108,16 @@ class Cleanup:
                 error,
             )
         self._run.record_removal(task)
+
+    def _remove(self, task: Any) -> None:
+        lease = lease_of(task) if self._run.single_flight else None
+        if lease is None:
+            task.cleanup()
+        elif held := lease.take():  # else another run is making it again, and will clean up
+            try:
+                task.cleanup()
+            finally:
+                held.release()
 
     @functools.cached_property
     def _promised(self) -> set[str]:
@@ -128,9 +142,3 @@ def _short_lived(tasks: Iterable[luigi.Task]) -> set[luigi.Task]:
 
 def _is_group(task: luigi.Task) -> bool:
     return type(task).complete is luigi.WrapperTask.complete
-
-
-def _is_cleaned_up(task: luigi.Task) -> bool:
-    own = [own_target(target) for _, target in dag.leaves(task.output())]
-    records = [None if target is None else target.store.read_record() for target in own]
-    return bool(records) and all(record is not None and REMOVED in record for record in records)

@@ -60,6 +60,8 @@ class Job:
     post: Address | str | None
     checks_upstream: bool
     checks_complete: bool
+    readers: tuple[luigi.Task, ...] = ()
+    waits: bool = False
     values: Mapping[Key, Reference] = field(default_factory=dict)
     keys_there: tuple[Key, ...] = ()  # of values that are handed over beside the job, as they are with the pool already
 
@@ -85,6 +87,8 @@ class Job:
             post=post,
             checks_upstream=process.check_unfulfilled_deps and not all(map(dag.is_known_complete, upstream)),
             checks_complete=process.check_complete_on_run,
+            readers=process.readers,
+            waits=process.waits,
             values=values,
             keys_there=keys_there,
         )
@@ -122,6 +126,7 @@ class Job:
             check_unfulfilled_deps=self.checks_upstream,
             check_complete_on_run=self.checks_complete,
         )
+        process.readers, process.waits = self.readers, self.waits
         with (
             configuration.shared(self.settings),
             provenance.run(self.run.run_id),
@@ -139,9 +144,10 @@ class Job:
                             identity.remember(required, known)
             process.run()
         report: Report = collected.report
-        told = [(event, args) for event, args in events if event != Event.START]
+        has_told_of_start = not self.run.single_flight  # else it is not known there whether the task will start
+        told = [(event, args) for event, args in events if event != Event.START or not has_told_of_start]
         set_there = held.take_leaving() if report.result[1] == DONE else {}
-        return Report(report.result, report.error, report.text, tuple(told), set_there)
+        return dataclasses.replace(report, events=tuple(told), values=set_there)
 
     def _scheduler(self) -> Any:
         if isinstance(self.post, str):
@@ -230,7 +236,7 @@ def _packed(report: Report) -> bytes:
         (event, tuple(arg if _travels(arg) else RemoteTraceback(text) for arg in args)) for event, args in report.events
     )
     error = report.error if _travels(report.error) else None
-    return dumps(Report(report.result, error, text, events, report.values))
+    return dumps(dataclasses.replace(report, error=error, text=text, events=events))
 
 
 def _travels(value: object) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import random
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ class _Facts:
     counted: tuple[str, ...] = ()  # the workers for whom it counts as pending
     needy: tuple[str, ...] = ()  # the workers for whom it is pending and needs resources
     due: float = math.inf  # when pruning has to look at it
+    put_off: bool = False  # it is not to run before `wake` says so
+    lot: float | None = None  # what decides between tasks of one priority, instead of their age
     key: tuple[Any, ...] = ()
     entry: Entry | None = None  # its place among the ready tasks; whatever else a queue holds of it is stale
 
@@ -95,9 +98,10 @@ class _Worker(luigi.scheduler.Worker):
 class State(luigi.scheduler.SimpleTaskState):
     """Luigi's tasks and workers, and the index over them."""
 
-    def __init__(self, config: luigi.scheduler.scheduler) -> None:
+    def __init__(self, config: luigi.scheduler.scheduler, *, shuffles: bool = False) -> None:
         super().__init__(config.state_path)
         self._config = config
+        self._shuffles = shuffles
         self._clear()
 
     def _clear(self) -> None:
@@ -110,6 +114,7 @@ class State(luigi.scheduler.SimpleTaskState):
         self._batches: dict[tuple[Any, ...], _Queue] = {}  # tasks that may run in one batch
         self._batched_names: defaultdict[str, set[str]] = defaultdict(set)  # by family, of all workers
         self._deadlines: list[tuple[float, int, _Facts]] = []
+        self._sleeping: list[tuple[float, int, _Facts]] = []
         self._pending: Counter[str] = Counter()  # by worker, like the three that follow
         self._unique: Counter[str] = Counter()
         self._last: Counter[str] = Counter()
@@ -124,6 +129,7 @@ class State(luigi.scheduler.SimpleTaskState):
         if facts is None:
             number = next(self._order)
             facts = self._facts[task.id] = _Facts(task, number, number)
+            facts.lot = random.random() if self._shuffles else None  # noqa: S311  (no secret)
         elif moved:
             facts.since = next(self._order)
         self._touched.add(facts)
@@ -140,6 +146,25 @@ class State(luigi.scheduler.SimpleTaskState):
         status = task.status
         super().set_status(task, new_status, config)
         self.touch(task, moved=task.status != status)
+
+    def put_off(self, task: Task, until: float) -> None:
+        """Let a task that runs be pending again, and not be given to anybody before a time."""
+        self.set_status(task, PENDING)
+        task.worker_running = None
+        facts = self._facts[task.id]
+        facts.put_off = True
+        heapq.heappush(self._sleeping, (until, next(self._order), facts))
+
+    def wake(self) -> None:
+        """Let the tasks be given again whose time has come."""
+        while self._sleeping and self._sleeping[0][0] <= time.time():
+            facts = heapq.heappop(self._sleeping)[-1]
+            facts.put_off = False
+            self._touched.add(facts)
+
+    def next_to_wake(self) -> float | None:
+        """Give when the next task that was put off may be given again, None if there is none."""
+        return self._sleeping[0][0] if self._sleeping else None
 
     def set_batcher(self, worker_id: str, family: str, batcher_args: list[str], max_batch_size: float) -> None:
         """Note which parameters of a family may differ within a batch."""
@@ -216,7 +241,7 @@ class State(luigi.scheduler.SimpleTaskState):
             if due != facts.due:
                 facts.due = due
                 heapq.heappush(self._deadlines, (due, facts.number, facts))
-            self._settle_place(facts, workers, is_ready=status == PENDING and not facts.unmet)
+            self._settle_place(facts, workers, is_ready=status == PENDING and not facts.unmet and not facts.put_off)
 
     def _settle_upstream(self, facts: _Facts, deps: set[str]) -> None:
         if facts.deps == deps:
@@ -249,7 +274,7 @@ class State(luigi.scheduler.SimpleTaskState):
         resources = tuple(sorted(task.resources.items()))
         alike = resources, workers, task.runnable
         batch = self._batch(task, resources)
-        key = alike, batch, -task.priority, task.time, facts.since
+        key = alike, batch, -task.priority, task.time if facts.lot is None else facts.lot, facts.since
         if facts.entry is None or key != facts.key:
             facts.key = key
             facts.entry = (*key[2:], facts)
@@ -379,11 +404,34 @@ class Scheduler(luigi.scheduler.Scheduler):
 
     _state: State
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, shuffles: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         metrics = self._state._metrics_collector  # noqa: SLF001
-        self._state = State(self._config)
+        self._state = State(self._config, shuffles=shuffles)  # several schedulers of one graph then begin elsewhere
         self._state._metrics_collector = metrics  # noqa: SLF001
+
+    def get_work(  # Luigi's own signature: its remote schedulers call it by names
+        self,
+        host: Any = None,
+        assistant: bool = False,  # noqa: FBT001, FBT002
+        current_tasks: Any = None,
+        worker: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Give a worker the best task that is ready and not put off."""
+        self._state.wake()
+        return super().get_work(host, assistant, current_tasks, worker, **kwargs)
+
+    def put_off(self, task_id: str, pause_s: float) -> None:
+        """Take back a task that was given to a worker, and give it to none for so many seconds."""
+        task = self._state.get_task(task_id)
+        assert task is not None
+        self._state.put_off(task, time.time() + pause_s)
+
+    def seconds_to_next(self) -> float | None:
+        """Give how long until a task that was put off may be given again, None if there is none."""
+        until = self._state.next_to_wake()
+        return None if until is None else max(0.0, until - time.time())
 
     def count_pending(self, worker: str) -> dict[str, Any]:
         """Give what is left to do for a worker, and what runs of it."""

@@ -13,24 +13,28 @@ import luigi
 
 from superluigi import dag
 from superluigi.errors import TaskFailure, TaskTypeError, public_name
+from superluigi.execution import own_target
 from superluigi.planning import Forcing, Outlook
 from superluigi.targets.foresight import foresight
 from superluigi.targets.memory import Key, Memory, MemoryTarget, NoTarget, PathlessTarget
+from superluigi.targets.metadata import REMOVED
 from superluigi.tasks import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 
 class Run:
     """What is true of one run and of nothing else."""
 
-    def __init__(self, forcing: Forcing, *, raise_exception: bool = False) -> None:
+    def __init__(self, forcing: Forcing, *, raise_exception: bool = False, single_flight: bool = False) -> None:
         self.run_id = uuid.uuid4().hex
         self.forcing = forcing
         self.raise_exception = raise_exception
+        self.single_flight = single_flight
         self.memory = Memory()
         self.done: set[luigi.Task] = set()
+        self.made_elsewhere: set[luigi.Task] = set()  # by other runs, since this one was planned
         self.spared: set[luigi.Task] = set()  # their outputs were cleaned up, and nothing in this run needs them
         self.yielded: dict[luigi.Task, set[luigi.Task]] = {}  # what was found to be required while a task ran
         self.failures: dict[luigi.Task, TaskFailure] = {}
@@ -42,7 +46,7 @@ class Run:
         """
         asked = {task, *(dag.upstream_of(task) if dag.is_ours(task) else []), *self.yielded.get(task, ())}
         forced = frozenset(member for member in asked - self.done if self.forcing.includes(member))
-        seen = Run(Forcing(forced, everything=self.forcing.everything))
+        seen = Run(Forcing(forced, everything=self.forcing.everything), single_flight=self.single_flight)
         seen.run_id = self.run_id
         seen.done = asked & self.done
         seen.spared = asked & self.spared
@@ -79,6 +83,17 @@ class Run:
         with foresight():
             Outlook(self.forcing).ask(tasks)
             return {task: task in self.spared or task.complete() for task in tasks}
+
+    def is_made(self, task: luigi.Task, readers: Collection[luigi.Task] = ()) -> bool:
+        """Say, of a task whose turn it is, whether another run has made it since this one was planned.
+
+        What other runs have made and cleaned up is not missed if all that read it are complete, too.
+        """
+        if self.forcing.includes(task) and task not in self.done:
+            return False
+        if task.complete():
+            return True
+        return bool(readers) and is_cleaned_up(task) and all(reader.complete() for reader in readers)
 
     def record_failure(self, task: luigi.Task, error: BaseException | None, text: str) -> None:
         """Keep why a task failed, until it succeeds."""
@@ -123,3 +138,10 @@ def _check_has_no_value(task: luigi.Task) -> None:
                 f"can fill. Derive it from superluigi.Task{named}."
             )
             raise TaskTypeError(message)
+
+
+def is_cleaned_up(task: luigi.Task) -> bool:
+    """Say whether the outputs of a task were removed and their records stayed. One GET for each in S3."""
+    own = [own_target(target) for _, target in dag.leaves(task.output())]
+    records = [None if target is None else target.store.read_record() for target in own]
+    return bool(records) and all(record is not None and REMOVED in record for record in records)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
+import functools
 import gc
 import multiprocessing
 import pickle
@@ -22,11 +23,12 @@ from multiprocessing import connection
 from typing import TYPE_CHECKING, Any
 
 from luigi.event import Event
-from luigi.task_status import DONE, FAILED
+from luigi.task_status import DONE, FAILED, PENDING
 from luigi.worker import ContextManagedTaskProcess
 
 from superluigi import config as configuration
 from superluigi import dag, provenance
+from superluigi.running.single_flight import Turn, turn
 from superluigi.storage import workplace
 from superluigi.targets import memory
 
@@ -59,6 +61,7 @@ class Report:
     error: BaseException | None = None
     text: str = ""
     events: tuple[tuple[str, tuple[Any, ...]], ...] = ()  # those that were triggered where nobody listens
+    turn: Turn = Turn.OURS
     values: Mapping[Key, Reference] = field(default_factory=dict)  # what memory targets were given there
 
 
@@ -139,11 +142,14 @@ class Results:
             queue.Empty: none came in `timeout` seconds, or only calls.
         """
         if not self._arrived:
-            self._wait(timeout)
+            self._wait(min(timeout, self._worker.seconds_to_next()))
         while self._arrived:
             process, arrived = self._arrived.popleft()
             if isinstance(arrived, Report):
-                return self._worker.record(process, arrived)
+                if arrived.turn is not Turn.TAKEN:
+                    return self._worker.record(process, arrived)
+                self._worker.put_off(process, arrived)
+                raise queue.Empty
             if isinstance(arrived, Call):
                 self._worker.call_scheduler(arrived)
             else:
@@ -201,6 +207,8 @@ class TaskProcess(ContextManagedTaskProcess):
         self.result_queue = self
         self.of_run = run
         self._obstacle = obstacle
+        self.readers: tuple[luigi.Task, ...] = ()  # of a short-lived task, who needs it
+        self.waits = False  # for another run that makes the task; else the scheduler can put it off
         self._failure: tuple[BaseException, str] | tuple[()] = ()
         self._settings = configuration.of_this_call()
         self._upstream: dict[luigi.Task, bool] | None = None
@@ -219,12 +227,29 @@ class TaskProcess(ContextManagedTaskProcess):
     def run(self) -> None:
         """Run the task with the settings and the id of the run, which a process that is not forked does not inherit."""
         if not self.use_multiprocessing:
-            super().run()
+            self.run_in_turn()
             return
         is_forked = configuration.of_this_call() == self._settings  # then it has inherited them
         held = contextlib.nullcontext() if is_forked else configuration.applied(self._settings, None)
         with held, provenance.run(self.of_run.run_id):
+            self.run_in_turn()
+
+    def run_in_turn(self) -> None:
+        """Run the task; with `single_flight` only if no other run is making it, or has made it."""
+        if not self.of_run.single_flight or self._obstacle is not None:
             super().run()
+            return
+        with contextlib.ExitStack() as stack:
+            try:
+                is_made = functools.partial(self.of_run.is_made, self.task, self.readers)
+                whose = stack.enter_context(turn(self.task, is_made, waits=self.waits))
+            except Exception as error:  # noqa: BLE001  (the task fails with it where it would have run)
+                self._obstacle, whose = error, Turn.OURS
+            if whose is Turn.OURS:
+                super().run()
+            else:
+                status = DONE if whose is Turn.MADE else PENDING
+                self.report(Report((self.task.task_id, status, "", [], []), turn=whose))
 
     def _is_complete(self, task: luigi.Task) -> bool:
         if task == self.task:

@@ -7,11 +7,15 @@ module only answers whether a task is complete, chooses where it runs, and keeps
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import math
 import multiprocessing
 import sys
 import threading
+import time
 import traceback
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import luigi
@@ -25,6 +29,7 @@ from superluigi.errors import CycleError, TaskFailedError, TaskTypeError
 from superluigi.execution import prepare_to_fork
 from superluigi.planning import Outlook
 from superluigi.running.cleanup import Cleanup
+from superluigi.running.single_flight import Turn, lease_of, pause_s
 from superluigi.running.task_process import (
     ITSELF,
     Call,
@@ -38,7 +43,7 @@ from superluigi.running.task_process import (
 from superluigi.targets.foresight import foresight
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from superluigi.running.executors import Pool
     from superluigi.running.scheduler import Scheduler
@@ -60,6 +65,7 @@ class Worker(luigi.worker.Worker):
         self._without_id: dict[luigi.Task, Exception] = {}
         self._done_before: set[str] | None = None
         self._cleanup = Cleanup(run)
+        self._put_off: Counter[str] = Counter()  # how often, by the ids of tasks that other runs were making
         self.requirements: dict[luigi.Task, tuple[luigi.Task, ...]] = {}
 
     # Scheduling
@@ -126,7 +132,28 @@ class Worker(luigi.worker.Worker):
         """Stay as Luigi's `keep_alive` says, and while another client runs what is needed here: a path is promised."""
         if self._stop_requesting_work:
             return False
-        return bool(super()._keep_alive(get_work_response) or get_work_response.running_tasks)
+        is_put_off = self.seconds_to_next() < math.inf
+        return bool(super()._keep_alive(get_work_response) or get_work_response.running_tasks or is_put_off)
+
+    def _sleeper(self) -> Iterator[None]:
+        for _ in super()._sleeper() if self._scheduler_url else itertools.repeat(None):
+            if self._scheduler_url is None:
+                time.sleep(min(self.seconds_to_next(), self._config.wait_interval))
+            yield
+
+    def seconds_to_next(self) -> float:
+        """Give how long until a task that was put off may be tried again; infinity if there is none."""
+        seconds = None if self._scheduler_url else self._scheduler.seconds_to_next()
+        return math.inf if seconds is None else float(seconds)
+
+    def put_off(self, process: TaskProcess | None, report: Report) -> None:
+        """Take that another run is making a task: it is tried again in a while, and other tasks come first."""
+        task_id = report.result[0]
+        self._put_off[task_id] += 1
+        self._running_tasks.pop(task_id)
+        if isinstance(process, PooledTask) and self._pool is not None:
+            self._pool.ended(process)
+        self._scheduler.put_off(task_id, pause_s(self._put_off[task_id]))
 
     def end(self) -> None:
         """Clean up what is left to be, once nothing more runs."""
@@ -260,6 +287,9 @@ class Worker(luigi.worker.Worker):
             process.use_multiprocessing = False
         if process.use_multiprocessing:
             prepare_to_fork(task)
+        if self._run.single_flight:
+            process.readers = self._cleanup.readers(task)
+            process.waits = self._scheduler_url is not None
         if (is_pooled or process.use_multiprocessing) and self._scheduler_url is None:
             process.status_reporter._scheduler = SchedulerAfar(process.send)  # noqa: SLF001  (it has no setter)
         return process
@@ -276,6 +306,10 @@ class Worker(luigi.worker.Worker):
 
     def _run_task(self, task_id: str) -> None:
         task = self._scheduled_tasks[task_id]
+        if self._put_off[task_id] and self._is_still_taken(task):
+            self._put_off[task_id] += 1
+            self._scheduler.put_off(task_id, pause_s(self._put_off[task_id]))
+            return
         if self._pool is None or self._run_here(task) or task_id in self._running_tasks:
             super()._run_task(task_id)
             return
@@ -283,6 +317,13 @@ class Worker(luigi.worker.Worker):
         assert isinstance(process, PooledTask)
         self._running_tasks[task_id] = process
         self._pool.start(process, self._results, self._scheduler_url)
+
+    def _is_still_taken(self, task: luigi.Task) -> bool:
+        try:
+            lease = lease_of(task)
+            return lease is not None and lease.is_taken()
+        except Exception:  # noqa: BLE001  (the task fails with it where it takes the lease)
+            return False
 
     def pool_broke(self, process: TaskProcess | None, error: BaseException) -> None:
         """Take that a pool ended while a task was in it."""
@@ -309,6 +350,8 @@ class Worker(luigi.worker.Worker):
             self._run.yielded.setdefault(task, set()).update(load_task(*required) for required in new_deps)
             self._cleanup.expect({task: self._run.yielded[task]})
         self._run.memory.arrive(report.values)
+        if report.turn is Turn.MADE:
+            self._run.made_elsewhere.add(task)
         if status == DONE:
             self._run.record_success(task)
             self._cleanup.succeeded(task)
@@ -342,7 +385,7 @@ class Factory:
         """Give the scheduler of a run without a central one."""
         from superluigi.running.scheduler import Scheduler
 
-        return Scheduler(prune_on_get_work=True, record_task_history=False)
+        return Scheduler(prune_on_get_work=True, record_task_history=False, shuffles=self._run.single_flight)
 
     def create_remote_scheduler(self, url: str) -> Any:
         """Give the connection to a central scheduler."""
