@@ -16,13 +16,14 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from superluigi import dag
+from superluigi.forks import open_in_forks
 
 if TYPE_CHECKING:
     import luigi
 
 _LENGTH = 32
 _PARSE_TRIES = 10
-_parsing = threading.Lock()
+_parsing = open_in_forks(threading.Lock())
 _line = json.JSONEncoder().encode
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 

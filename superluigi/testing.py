@@ -23,6 +23,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from superluigi.errors import ConfigError, InvalidNameError, MissingExtraError
+from superluigi.forks import open_in_forks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -44,18 +45,9 @@ _CREDENTIALS = {
 _BUCKET = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _HIGHEST_PORT = 65_535
 
-_lock = threading.RLock()
+_lock = open_in_forks(threading.RLock())
 _blocks: list[_Block] = []
 _moto: ThreadedMotoServer | None = None
-
-
-def _renew_lock() -> None:
-    global _lock  # noqa: PLW0603  (a lock that another thread held at the fork stays locked in the child)
-    _lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
 
 
 class EmbeddedS3:

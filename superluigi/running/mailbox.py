@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
+import os
 import secrets
 import socket
 import threading
@@ -16,6 +17,8 @@ import traceback
 from dataclasses import dataclass
 from multiprocessing import connection
 from typing import TYPE_CHECKING, Any
+
+from superluigi.forks import open_in_forks
 
 if TYPE_CHECKING:
     from superluigi.running.task_process import Call, Results
@@ -79,7 +82,10 @@ class Mailbox:
 
 
 _posts: dict[Address, Any] = {}
-_posts_lock = threading.Lock()
+_posts_lock = open_in_forks(threading.Lock())
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_posts.clear)  # what two processes send on one connection would get mixed up
 
 
 def send_to(address: Address | None, call: Call | None) -> bool:

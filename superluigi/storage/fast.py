@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
+from superluigi.forks import open_in_forks
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -59,17 +61,8 @@ _ENVIRONMENT = (
 )
 
 _known: dict[tuple[Any, ...], S3Store] = {}
-_lock = threading.Lock()
+_lock = open_in_forks(threading.Lock())
 _used_in: int | None = None  # the process whose threads obstore has
-
-
-def _renew_lock() -> None:
-    global _lock  # noqa: PLW0603  (a lock that another thread held at the fork stays locked in the child)
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def engine(bucket: Bucket, options: Mapping[str, Any]) -> Engine | None:

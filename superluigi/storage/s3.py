@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from superluigi import config
 from superluigi.errors import ConfigError, StorageError, SuperLuigiError
+from superluigi.forks import open_in_forks
 from superluigi.storage.concurrency import run_all
 from superluigi.storage.s3_errors import code_of, no_conditional_put, translation
 
@@ -71,18 +72,12 @@ _TIMEOUTS = ("connect_timeout", "read_timeout")
 
 _clients: dict[tuple[Any, ...], S3Client] = {}
 _sessions: dict[tuple[Any, ...], Any] = {}
-_clients_lock = threading.Lock()
+_clients_lock = open_in_forks(threading.Lock())
 _known_buckets: set[tuple[Any, ...]] = set()
 
 
-def _forget_after_fork() -> None:
-    global _clients_lock  # noqa: PLW0603  (a lock that another thread held at the fork stays locked in the child)
-    _clients.clear()
-    _clients_lock = threading.Lock()
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_after_fork)
+    os.register_at_fork(after_in_child=_clients.clear)
 
 
 @dataclass(frozen=True, slots=True)
