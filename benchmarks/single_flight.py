@@ -1,6 +1,7 @@
 """Many processes start one graph at once with single_flight, and some are killed: what was run how often, and by whom.
 
-A process that is killed is started again, as a scheduler of jobs would. From the notes that the tasks leave and from
+A process that is killed is started again, as a scheduler of jobs would; every other kill is aimed at a process that is
+in a `run`, as most are waiting. From the notes that the tasks leave and from
 the records beside their outputs it is counted, per task, how often `run` began and whose output stands there. Expected
 are exactly as many executions as there are tasks, and one more for each kill that hit a process between the beginning
 of a `run` and its publication; no two at a time of one task; and none missing.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import multiprocessing
 import os
 import random
@@ -101,9 +103,7 @@ def run(options: argparse.Namespace, root: str) -> None:
     sys.stdout = open(Path(root, "said", str(os.getpid())), "w")  # noqa: SIM115  (until the process ends)
     sys.stderr = sys.stdout
     settings = {"superluigi": {"lease_s": options.lease_s, "local_data_dir": str(Path(root, "data"))}}
-    task = Top(
-        root=root, in_s3=options.s3, layers=options.layers, width=options.width, lasts_ms=options.lasts_ms
-    )
+    task = Top(root=root, in_s3=options.s3, layers=options.layers, width=options.width, lasts_ms=options.lasts_ms)
     run_task_of_superluigi(task, single_flight=not options.without, config=settings)
 
 
@@ -126,11 +126,19 @@ def all_run(options: argparse.Namespace, root: str) -> tuple[list[tuple[float, i
             failed += process.exitcode not in (0, -signal.SIGKILL)
         if alive and len(kills) < options.kills and time.monotonic() > due:
             due = time.monotonic() + options.kill_every_s * random.uniform(0.5, 1.5)
-            victim = random.choice(alive)
+            at_work = at_work_in(root) if len(kills) % 2 else set()
+            victim = random.choice([process for process in alive if process.pid in at_work] or alive)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(victim.pid, signal.SIGKILL)
                 kills.append((time.time(), victim.pid))
     return kills, failed
+
+
+def at_work_in(root: str) -> set[int]:
+    """Give the processes whose last note says that they began a task."""
+    notes = [line.split() for line in Path(root, "notes").read_text(encoding="ascii").splitlines()]
+    last = {int(pid): what for _, pid, what, _ in notes}
+    return {pid for pid, what in last.items() if what == "begin"}
 
 
 def judged(options: argparse.Namespace, root: str, kills: list[tuple[float, int]]) -> dict[str, int]:
@@ -152,7 +160,9 @@ def judged(options: argparse.Namespace, root: str, kills: list[tuple[float, int]
     for when, pid, name in begun:
         spans[name].append((when, ended.get((pid, name), killed_at.get(pid, when))))
     overlaps = sum(
-        later[0] < earlier[1] for found in map(sorted, spans.values()) for earlier, later in zip(found, found[1:])  # noqa: RUF007
+        later[0] < earlier[1]
+        for found in map(sorted, spans.values())
+        for earlier, later in itertools.pairwise(found)
     )
     settled_twice = sum(count > 1 for count in Counter(name for _, name in ended).values())
     return {
@@ -177,9 +187,9 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=50)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--width", type=int, default=10)
-    parser.add_argument("--lasts-ms", type=int, default=300, help="how long a task takes, more or less")
-    parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--kill-every-s", type=float, default=0.7)
+    parser.add_argument("--lasts-ms", type=int, default=1500, help="how long a task takes, more or less")
+    parser.add_argument("--kills", type=int, default=40)
+    parser.add_argument("--kill-every-s", type=float, default=1)
     parser.add_argument("--lease-s", type=int, default=5)
     parser.add_argument("--local", dest="s3", action="store_false", help="outputs on the local disk")
     parser.add_argument("--without", action="store_true", help="without single_flight, to see what it does")

@@ -1,9 +1,11 @@
 """What run_task promises with `central_scheduler=True`, against a real luigid."""
 
+import contextlib
 import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ from central_scheduler import (
 )
 
 from superluigi import SuperLuigiError, TaskFailedError, run_task
+from superluigi.running.single_flight import lease_of
 
 WORKERS = pytest.mark.parametrize("num_workers", [1, 3], ids=["1-worker", "3-workers"])
 
@@ -101,6 +104,20 @@ def test_two_clients_that_force_the_same_tasks_at_the_same_time_run_each_once(lu
 
     assert [client.errors for client in ended] == ["", ""]
     assert sorted(began("both-forced")[12:]) == list(range(12))
+
+
+def test_with_single_flight_a_client_waits_for_runs_that_the_scheduler_does_not_know(luigid: Luigid) -> None:
+    task = Shared(graph="flights", number=0)
+    held = lease_of(task).take()
+    with ThreadPoolExecutor(1) as beside:
+        running = beside.submit(luigid.run, task, single_flight=True)
+        with contextlib.suppress(TimeoutError):
+            running.result(0.5)
+        assert not running.done()
+        held.release()
+        running.result(60)
+
+    assert began("flights") == [0]
 
 
 def test_resources_are_shared_by_all_clients(luigid: Luigid) -> None:

@@ -3,7 +3,7 @@
 A task has the lease of one of its outputs, in S3 where it has one there, as other machines see that; else that of a
 local one. Who does not get it puts the task off, does other work, and then finds the task complete. Tasks without such
 an output (values, effects, databases, groups) are made by every run. The invariant: between taking the lease and
-publishing nobody else makes the task, and it is asked again whether it is complete once the lease is held.
+publishing nobody else makes the task, and whether it is complete is asked again once the lease is held.
 """
 
 from __future__ import annotations
@@ -68,6 +68,9 @@ def turn(task: luigi.Task, is_made: Callable[[], bool], *, waits: bool) -> Itera
     lease = lease_of(task)
     if lease is None:
         yield Turn.OURS
+        return
+    if is_made():  # which costs less than a lease
+        yield Turn.MADE
         return
     held = _taken(lease, waits=waits)
     if held is None:

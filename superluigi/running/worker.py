@@ -306,9 +306,11 @@ class Worker(luigi.worker.Worker):
 
     def _run_task(self, task_id: str) -> None:
         task = self._scheduled_tasks[task_id]
-        if self._put_off[task_id] and self._is_still_taken(task):
-            self._put_off[task_id] += 1
-            self._scheduler.put_off(task_id, pause_s(self._put_off[task_id]))
+        if self._put_off[task_id] and (whose := self._look_again(task)) is not Turn.OURS:
+            process = self._create_task_process(task)
+            self._running_tasks[task_id] = process
+            status = DONE if whose is Turn.MADE else PENDING
+            self._results.take(process, Report((task_id, status, "", [], []), turn=whose))
             return
         if self._pool is None or self._run_here(task) or task_id in self._running_tasks:
             super()._run_task(task_id)
@@ -318,12 +320,15 @@ class Worker(luigi.worker.Worker):
         self._running_tasks[task_id] = process
         self._pool.start(process, self._results, self._scheduler_url)
 
-    def _is_still_taken(self, task: luigi.Task) -> bool:
+    def _look_again(self, task: luigi.Task) -> Turn:
+        """Say how it is with a task that another run was making, without beginning anything for it."""
         try:
             lease = lease_of(task)
-            return lease is not None and lease.is_taken()
+            if lease is not None and self._run.is_made(task, self._cleanup.readers(task)):
+                return Turn.MADE
+            return Turn.TAKEN if lease is not None and lease.is_taken() else Turn.OURS
         except Exception:  # noqa: BLE001  (the task fails with it where it takes the lease)
-            return False
+            return Turn.OURS
 
     def pool_broke(self, process: TaskProcess | None, error: BaseException) -> None:
         """Take that a pool ended while a task was in it."""
