@@ -79,3 +79,26 @@ def test_every_engine_runs_all_tasks() -> None:
     assert not any("failed" in line or "more than" in line for line in lines)
     for line in lines[1:]:
         assert "is not installed" in line or column([lines[0], line], line, "tasks", header="engine") == 6
+
+
+def test_with_cleanup_the_disk_that_is_used_does_not_grow() -> None:
+    lines = table("cleanup.py", "--stages", "5", "--size-bytes", "300000", "--s3")
+
+    for place in ("local", "S3"):
+        (grown,) = [line.split() for line in lines if line.startswith(f"{place}, without")]
+        (constant,) = [line.split() for line in lines if line.startswith(f"{place}, with Task")]
+        assert [float(size) for size in grown[-6:]] == [0.0, 0.3, 0.6, 0.9, 1.2, 1.5]
+        assert [float(size) for size in constant[-6:]] == [0.0, 0.3, 0.3, 0.3, 0.3, 0.3]
+
+
+@pytest.mark.parametrize("place", [[], ["--local"]], ids=["s3", "local"])
+def test_processes_that_start_together_make_each_task_once_and_again_for_each_kill(place: list[str]) -> None:
+    arguments = ["--processes", "6", "--layers", "3", "--width", "4", "--lasts-ms", "300", "--lease-s", "1"]
+    lines = table("single_flight.py", *arguments, "--kills", "4", "--kill-every-s", "0.6", *place)
+
+    assert lines[-1] == "as promised"
+    assert [line.split()[-1] for line in lines if line.startswith(("tasks", "missing", "made twice"))] == [
+        "12",
+        "0",
+        "0",
+    ]
