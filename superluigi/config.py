@@ -25,6 +25,7 @@ import luigi.configuration
 from luigi.task_register import Register
 
 from superluigi.errors import ConfigError
+from superluigi.forks import open_in_forks
 
 SECTION = "superluigi"
 
@@ -125,7 +126,8 @@ def of_this_call() -> Mapping[str, Mapping[str, str]]:
 def applied(config: Mapping[str, Mapping[str, Any]] | None, config_file: str | Path | None) -> Iterator[None]:
     """Hold `config_file`, and `config` over it, in Luigi's configuration; on exit all is as before.
 
-    Luigi's configuration belongs to the process, so two calls in two threads see each other's values.
+    Luigi's configuration belongs to the process, so two calls in two threads see each other's values: the value of
+    the call that came last counts. Once both have ended, in whatever order, all is as before.
 
     Raises:
         ConfigError: the file is not there or cannot be read, or a section is not a mapping of simple values.
@@ -135,49 +137,8 @@ def applied(config: Mapping[str, Mapping[str, Any]] | None, config_file: str | P
         values[section] = {**values.get(section, {}), **options}
     outer = of_this_call()
     held = {section: {**outer.get(section, {}), **values.get(section, {})} for section in (*outer, *values)}
-    token = _of_this_call.set(held)
-    try:
-        with _in_luigi(values):
-            yield
-    finally:
-        _of_this_call.reset(token)
-
-
-@contextlib.contextmanager
-def _in_luigi(values: Mapping[str, Mapping[str, str]]) -> Iterator[None]:
-    """Hold values in Luigi's configuration, which belongs to the process."""
-    parser = luigi.configuration.get_config()
-    undo: list[tuple[str, str, Any]] = []
-    created: list[str] = []
-    interpolation = parser._interpolation  # noqa: SLF001  (there is no public way)
-    parser._interpolation = _Verbatim(interpolation, values)  # noqa: SLF001
-    try:
-        for section, options in values.items():
-            if not _has_section(parser, section):
-                created.append(section)
-            for option, value in options.items():
-                undo.append((section, option, _raw(parser, section, option)))
-                parser.set(section, option, value if _is_toml(parser) else value.replace("%", "%%"))
+    with _held(held), _in_luigi(held):
         yield
-    finally:
-        for section, option, value in reversed(undo):
-            _restore(parser, section, option, value)
-        for section in created:
-            _remove_section(parser, section)
-        parser._interpolation = interpolation  # noqa: SLF001
-
-
-class _Shared:
-    """The settings that a process holds for tasks of a pool: of one call at a time, for as many of its tasks as run."""
-
-    def __init__(self) -> None:
-        self.changed = threading.Condition()
-        self.settings: Mapping[str, Mapping[str, str]] = {}
-        self.count = 0
-        self.held = contextlib.ExitStack()
-
-
-_shared = _Shared()
 
 
 @contextlib.contextmanager
@@ -186,37 +147,115 @@ def shared(settings: Mapping[str, Mapping[str, str]]) -> Iterator[None]:
 
     Tasks of a call with other settings wait: Luigi's configuration belongs to the process.
     """
-    with _shared.changed:
-        _shared.changed.wait_for(lambda: not _shared.count or _shared.settings == settings)
-        if not _shared.count:
-            _shared.settings = settings
-            _shared.held.enter_context(_in_luigi(settings))
-        _shared.count += 1
+    with _held(settings), _turn(settings), _in_luigi(settings):
+        yield
+
+
+@contextlib.contextmanager
+def _held(settings: Mapping[str, Mapping[str, str]]) -> Iterator[None]:
     token = _of_this_call.set(settings)
     try:
         yield
     finally:
         _of_this_call.reset(token)
-        with _shared.changed:
-            _shared.count -= 1
-            if not _shared.count:
-                _shared.held.close()
-                _shared.changed.notify_all()
 
 
-class _Verbatim(Interpolation):
-    """Luigi's interpolation, but for the values of one call, which stand as given: Luigi has no escape for `${...}`."""
+@contextlib.contextmanager
+def _turn(settings: Mapping[str, Mapping[str, str]]) -> Iterator[None]:
+    """Wait until no task of other settings has its turn, and let none of them have it while the block runs."""
+    with _changed:
+        _changed.wait_for(lambda: all(other == settings for other in _turns))
+        _turns.append(settings)
+    try:
+        yield
+    finally:
+        with _changed:
+            _turns.remove(settings)
+            _changed.notify_all()
 
-    def __init__(self, outer: Interpolation, values: Mapping[str, Mapping[str, str]]) -> None:
-        self._outer = outer
-        self._values = values
+
+@contextlib.contextmanager
+def _in_luigi(values: Mapping[str, Mapping[str, str]]) -> Iterator[None]:
+    """Hold values in Luigi's configuration, over those that others hold there."""
+    layer = dict(values)  # one that nobody else holds: two tasks may hold the same values
+    with _changed:
+        _overlay.add(layer)
+    try:
+        yield
+    finally:
+        with _changed:
+            _overlay.remove(layer)
+
+
+_Layers = tuple[Mapping[str, Mapping[str, str]], ...]  # the last counts
+
+
+def _given(layers: _Layers, section: str, option: str) -> str | None:
+    values = (layer[section].get(option) for layer in reversed(layers) if section in layer)
+    return next((value for value in values if value is not None), None)
+
+
+class _Overlay(Interpolation):
+    """What the calls of this process hold in Luigi's configuration, and what was there before.
+
+    It is the parser's interpolation meanwhile, as that is where values can be given as they stand: Luigi has no escape
+    for `${...}`.
+    """
+
+    def __init__(self) -> None:
+        self._layers: _Layers = ()
+        self._former: dict[tuple[str, str], Any] = {}
+        self._created: set[str] = set()
+        self._is_writing = False
+
+    def add(self, layer: Mapping[str, Mapping[str, str]]) -> None:
+        """Hold the values of a layer over those of all others."""
+        if not self._layers:
+            self._parser: Any = luigi.configuration.get_config()
+            self._outer: Interpolation = self._parser._interpolation  # noqa: SLF001  (there is no public way)
+            self._parser._interpolation = self  # noqa: SLF001
+        self._layers = (*self._layers, layer)
+        self._write(layer, self._layers)
+
+    def remove(self, layer: Mapping[str, Mapping[str, str]]) -> None:
+        """Let what a layer holds be as it was before, or as another layer holds it."""
+        remaining = tuple(other for other in self._layers if other is not layer)
+        self._write(layer, remaining)
+        self._layers = remaining  # not before: what is given as it stands must not be read as what was there
+        if not remaining:
+            self._parser._interpolation = self._outer  # noqa: SLF001
+
+    def _write(self, layer: Mapping[str, Mapping[str, str]], layers: _Layers) -> None:
+        """Let the parser have what `layers` hold of the options in one of them, or else what was there before."""
+        self._is_writing = True
+        for section, options in layer.items():
+            is_held = any(section in other for other in layers)
+            if is_held and not _has_section(self._parser, section):
+                self._created.add(section)
+            for option in options:
+                given = _given(layers, section, option)
+                if given is not None:
+                    self._former.setdefault((section, option), _raw(self._parser, section, option))
+                    self._parser.set(section, option, given)
+                elif (section, option) in self._former:
+                    _restore(self._parser, section, option, self._former.pop((section, option)))
+            if section in self._created and not is_held:
+                self._created.remove(section)
+                _remove_section(self._parser, section)
+        self._is_writing = False
 
     def before_get(self, parser: Any, section: Any, option: str, value: str, defaults: Any) -> str:
-        given = self._values.get(section, {}).get(option)
+        given = _given(self._layers, section, option)
         return self._outer.before_get(parser, section, option, value, defaults) if given is None else given
 
     def before_set(self, parser: Any, section: Any, option: str, value: str) -> str:
-        return self._outer.before_set(parser, section, option, value)
+        # What stood in a file need not be what may be set: a lone percent sign.
+        return value if self._is_writing else self._outer.before_set(parser, section, option, value)
+
+
+_changed = open_in_forks(threading.Condition())  # guards what follows
+_overlay = _Overlay()
+_turns: list[Mapping[str, Mapping[str, str]]] = []  # the settings of the tasks of a pool that run; all are the same
 
 
 def _from_file(path: Path) -> dict[str, dict[str, str]]:
@@ -311,22 +350,19 @@ def _is_toml(parser: Any) -> bool:
 
 
 def _raw(parser: Any, section: str, option: str) -> Any:
-    """Give the value before interpolation, or None where there is none."""
-    if _is_toml(parser):
-        return parser.data.get(section, {}).get(option)
-    return ConfigParser.get(parser, section, option, raw=True, fallback=None)
+    """Give the section's own value before interpolation, None where there is none."""
+    sections = parser.data if _is_toml(parser) else parser._sections  # noqa: SLF001  (`get` falls back to [DEFAULT])
+    return sections.get(section, {}).get(option)
 
 
 def _restore(parser: Any, section: str, option: str, value: Any) -> None:
-    if _is_toml(parser):
-        if value is None:
+    if value is not None:
+        parser.set(section, option, value)
+    elif _has_section(parser, section):
+        if _is_toml(parser):
             parser.data[section].pop(option, None)
         else:
-            parser.data[section][option] = value
-    elif value is None:
-        parser.remove_option(section, option)
-    else:
-        ConfigParser.set(parser, section, option, value)
+            parser.remove_option(section, option)
 
 
 def _remove_section(parser: Any, section: str) -> None:

@@ -1,6 +1,7 @@
 """The settings: where they are looked for, what they may be, and that Luigi's configuration is as before afterwards."""
 
 import contextlib
+import contextvars
 import enum
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from luigi.configuration.toml_parser import LuigiTomlParser
 
-from superluigi import ConfigError, config
+from superluigi import ConfigError, config, run_task
 
 
 class Colour(enum.Enum):
@@ -367,6 +368,88 @@ def test_a_block_within_a_block_is_undone_on_its_own(settled: Any) -> None:
 
     assert settled.get("kept", "x") == "50%"
     assert config.of_this_call() == {}
+
+
+@pytest.mark.parametrize("leaves_first", ["the first", "the last"])
+def test_calls_that_overlap_leave_all_as_before_in_whatever_order_they_end(settled: Any, leaves_first: str) -> None:
+    before = contents(settled)
+    values = [{"kept": {"x": f"{name}%", name: name}, "new": {"a": name}} for name in ("first", "last")]
+    blocks = [(contextvars.copy_context(), config.applied(value, None)) for value in values]  # as in two threads
+    for context, block in blocks:
+        context.run(block.__enter__)
+    during = {name: settled.get("kept", name) for name in ("x", "first", "last")}
+    (context, block), (remaining_context, remaining) = blocks if leaves_first == "the first" else blocks[::-1]
+
+    context.run(block.__exit__, None, None, None)
+    left = settled.get("kept", "x"), settled.get("new", "a"), settled.has_option("kept", leaves_first.split()[1])
+    remaining_context.run(remaining.__exit__, None, None, None)
+
+    stays = "last" if leaves_first == "the first" else "first"
+    assert during == {"x": "last%", "first": "first", "last": "last"}
+    assert left == (f"{stays}%", stays, False)
+    assert contents(settled) == before
+    assert settled.get("kept", "x") == "50%"
+    assert "_Overlay" not in repr(settled._interpolation)
+
+
+def test_two_runs_that_overlap_in_two_threads_leave_the_configuration_as_it_was(tmp_path: Path) -> None:
+    before = contents(luigi.configuration.get_config())
+    have_both_begun, has_first_ended = threading.Barrier(2, timeout=20), threading.Event()
+    failures: list[Exception] = []
+
+    class Overlapping(luigi.Task):
+        name = luigi.Parameter()
+
+        def run(self) -> None:
+            have_both_begun.wait()
+            if self.name == "second":
+                has_first_ended.wait(20)
+            (tmp_path / self.name).touch()
+
+        def output(self) -> luigi.LocalTarget:
+            return luigi.LocalTarget(tmp_path / self.name)
+
+    def run(name: str) -> None:
+        try:
+            run_task(Overlapping(name=name), config={"new": {"a": name}})
+        except Exception as error:  # noqa: BLE001
+            failures.append(error)
+        if name == "first":
+            has_first_ended.set()
+
+    threads = [threading.Thread(target=run, args=[name]) for name in ("first", "second")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert failures == []
+    assert contents(luigi.configuration.get_config()) == before
+
+
+def test_a_lone_percent_sign_of_a_file_is_put_back(settled: Any) -> None:
+    if hasattr(settled, "data"):
+        settled.data["kept"]["x"] = "100%"
+    else:
+        settled.read_string("[kept]\nx = 100%\n")
+    before = contents(settled)
+
+    with config.applied({"kept": {"x": "1"}}, None):
+        pass
+
+    assert contents(settled) == before
+
+
+def test_an_option_that_stands_for_all_sections_is_not_copied_into_one() -> None:
+    parser = luigi.configuration.get_config()
+    parser.read_string("[DEFAULT]\nx = of all\n[kept]\ny = 2\n")
+    before = contents(parser)
+
+    with config.applied({"kept": {"x": "1"}}, None):
+        during = parser.get("kept", "x")
+
+    assert (during, parser.get("kept", "x")) == ("1", "of all")
+    assert contents(parser) == before
 
 
 def test_what_the_block_itself_sets_in_a_new_section_goes_with_the_section(parser: Any) -> None:

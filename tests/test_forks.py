@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from superluigi import identity, testing
+from superluigi import config, identity, testing
 from superluigi.running import mailbox
 from superluigi.storage import fast, s3
 
 LOCKS = {
+    "configuration": config._changed,
     "clients": s3._clients_lock,
     "engine": fast._lock,
     "parser": identity._parsing,
