@@ -158,7 +158,7 @@ def listed(answer) -> list[str]:
 
 def pipeline(kind: str, mode: str) -> list[Stage]:
     """Give the tasks, the root last: on a first run the one, over older output two, so that inputs are read, too."""
-    return [Source(kind=kind)] if mode == "first" else [Source(kind=kind), Sink(kind=kind)]
+    return [Source(kind=kind), Sink(kind=kind)] if mode == "forced" else [Source(kind=kind)]
 
 
 def run(kind: str, mode: str, with_label: str, force: bool) -> None:
@@ -173,15 +173,28 @@ def uses_s3(kind: str) -> bool:
 
 
 def prepare(kind: str, mode: str) -> None:
-    """For a forced run leave the output of an old one."""
-    if mode == "forced":
+    """For a forced run, and to be removed, leave the output of an old one."""
+    if mode != "first":
         run(kind, mode, "old", force=False)
 
 
 def crash(kind: str, mode: str, kill_at: int) -> dict:
     steps.count(kill_at)
-    run(kind, mode, "new", force=mode == "forced")
+    if mode == "removed":
+        remove(kind, mode)
+    else:
+        run(kind, mode, "new", force=mode == "forced")
     return {"requests": steps.requests}
+
+
+def remove(kind: str, mode: str) -> None:
+    """Remove what a cleanup removes, and see that the records stay."""
+    (task,) = pipeline(kind, mode)
+    output = task.output()
+    for target in output if isinstance(output, list) else [output]:
+        target.remove(keep_metadata=True)
+        assert not target.exists()
+        assert target.read_metadata()["removed_time"]
 
 
 def examine(kind: str, mode: str) -> list[str]:

@@ -263,13 +263,18 @@ def places_of(home: Path) -> list[Path]:
 
 
 def needs_clearing(place: Path) -> bool:
-    """Say whether a killed process left something in a place. One listing; none once a run has looked there."""
+    """Say whether a killed process left something in a place, be it the empty place.
+
+    One listing; none once a run has looked there.
+    """
     current = _current.get()
     name = os.fspath(place)
     if current is not None and name in current.clear:
         return False
-    if _abandoned_in(place):
-        return True
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        names = os.listdir(place)
+        if not names or any(map(processes.is_abandoned, names)):
+            return True
     if current is not None:
         current.clear.add(name)
     return False
