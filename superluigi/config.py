@@ -123,8 +123,13 @@ def of_this_call() -> Mapping[str, Mapping[str, str]]:
 
 
 @contextlib.contextmanager
-def applied(config: Mapping[str, Mapping[str, Any]] | None, config_file: str | Path | None) -> Iterator[None]:
+def applied(
+    config: Mapping[str, Mapping[str, Any]] | None, config_file: str | Path | None, *, runs_in_pool: bool = False
+) -> Iterator[None]:
     """Hold `config_file`, and `config` over it, in Luigi's configuration; on exit all is as before.
+
+    With `runs_in_pool` the block waits for tasks of a pool, which may be those that wait for the settings of the task
+    that the block is part of, see `shared`: that task has its turn again after them.
 
     Luigi's configuration belongs to the process, so two calls in two threads see each other's values: the value of
     the call that came last counts. Once both have ended, in whatever order, all is as before.
@@ -137,7 +142,7 @@ def applied(config: Mapping[str, Mapping[str, Any]] | None, config_file: str | P
         values[section] = {**values.get(section, {}), **options}
     outer = of_this_call()
     held = {section: {**outer.get(section, {}), **values.get(section, {})} for section in (*outer, *values)}
-    with _held(held), _in_luigi(held):
+    with _held(held), _in_luigi(held), _lent() if runs_in_pool else contextlib.nullcontext():
         yield
 
 
@@ -145,10 +150,16 @@ def applied(config: Mapping[str, Mapping[str, Any]] | None, config_file: str | P
 def shared(settings: Mapping[str, Mapping[str, str]]) -> Iterator[None]:
     """Hold the settings of a call in a process that runs tasks of several threads, from the first task to the last.
 
-    Tasks of a call with other settings wait: Luigi's configuration belongs to the process.
+    Tasks of a call with other settings wait: Luigi's configuration belongs to the process. They have their turn when
+    the tasks before them have ended, or themselves wait for tasks of a pool.
     """
-    with _held(settings), _turn(settings), _in_luigi(settings):
-        yield
+    turn = _Turn(settings)
+    with _held(settings), _as_turn_of_this_task(turn):
+        turn.begin()
+        try:
+            yield
+        finally:
+            turn.end()
 
 
 @contextlib.contextmanager
@@ -160,24 +171,57 @@ def _held(settings: Mapping[str, Mapping[str, str]]) -> Iterator[None]:
         _of_this_call.reset(token)
 
 
+class _Turn:
+    """The turn of a task of a pool to have its settings in Luigi's configuration, with tasks of the same settings."""
+
+    def __init__(self, settings: Mapping[str, Mapping[str, str]]) -> None:
+        self._layer = dict(settings)  # one that nobody else holds: two tasks may hold the same values
+
+    def begin(self) -> None:
+        """Wait until no task of other settings has its turn; those that have it wait for nobody's."""
+        with _changed:
+            _changed.wait_for(lambda: all(other._layer == self._layer for other in _turns))  # noqa: SLF001
+            _turns.append(self)
+            _overlay.add(self._layer)
+
+    def end(self) -> bool:
+        """Let the next have theirs; say whether this one was not over already."""
+        with _changed:
+            if self not in _turns:
+                return False
+            _turns.remove(self)
+            _overlay.remove(self._layer)
+            _changed.notify_all()
+            return True
+
+
 @contextlib.contextmanager
-def _turn(settings: Mapping[str, Mapping[str, str]]) -> Iterator[None]:
-    """Wait until no task of other settings has its turn, and let none of them have it while the block runs."""
-    with _changed:
-        _changed.wait_for(lambda: all(other == settings for other in _turns))
-        _turns.append(settings)
+def _as_turn_of_this_task(turn: _Turn | None) -> Iterator[None]:
+    token = _turn_of_this_task.set(turn)
     try:
         yield
     finally:
-        with _changed:
-            _turns.remove(settings)
-            _changed.notify_all()
+        _turn_of_this_task.reset(token)
+
+
+@contextlib.contextmanager
+def _lent() -> Iterator[None]:
+    """Let others have the turn of this task while the block runs, if it is a task of a pool."""
+    turn = _turn_of_this_task.get()
+    if turn is None or not turn.end():  # another thread of the task may have lent it
+        yield
+        return
+    try:
+        with _as_turn_of_this_task(None):
+            yield
+    finally:
+        turn.begin()
 
 
 @contextlib.contextmanager
 def _in_luigi(values: Mapping[str, Mapping[str, str]]) -> Iterator[None]:
     """Hold values in Luigi's configuration, over those that others hold there."""
-    layer = dict(values)  # one that nobody else holds: two tasks may hold the same values
+    layer = dict(values)
     with _changed:
         _overlay.add(layer)
     try:
@@ -255,7 +299,8 @@ class _Overlay(Interpolation):
 
 _changed = open_in_forks(threading.Condition())  # guards what follows
 _overlay = _Overlay()
-_turns: list[Mapping[str, Mapping[str, str]]] = []  # the settings of the tasks of a pool that run; all are the same
+_turns: list[_Turn] = []  # those under way, all of the same settings
+_turn_of_this_task: ContextVar[_Turn | None] = ContextVar("superluigi_turn", default=None)
 
 
 def _from_file(path: Path) -> dict[str, dict[str, str]]:

@@ -95,7 +95,7 @@ def run_task(
         single_flight=single_flight,
         log_level=log_level,
     )
-    with configuration.applied(config, config_file), _logging(log_level):
+    with configuration.applied(config, config_file, runs_in_pool=executor is not None), _logging(log_level):
         roots = _roots(task)
         dag.forget()
         try:

@@ -516,3 +516,52 @@ def test_threads_of_one_process_hold_the_settings_of_one_call_at_a_time() -> Non
 
     assert order == ["one", "other"]
     assert not luigi.configuration.get_config().has_section("kept")
+
+
+def test_tasks_of_a_pool_that_wait_for_their_own_tasks_with_other_settings_do_not_wait_for_ever() -> None:
+    have_both_begun = threading.Barrier(2, timeout=10)
+    seen: list[tuple[str, str]] = []
+
+    def read() -> str:
+        return str(luigi.configuration.get_config().get("kept", "x"))
+
+    def child(name: str, settings: Any) -> None:
+        with config.shared(settings):
+            seen.append((f"child of {name}", read()))
+
+    def parent(name: str) -> None:
+        with config.shared({"kept": {"x": "outer"}}):
+            have_both_begun.wait()
+            with config.applied({"kept": {"x": name}}, None, runs_in_pool=True):
+                pool = threading.Thread(target=child, args=(name, dict(config.of_this_call())), daemon=True)
+                pool.start()
+                pool.join(10)
+                assert not pool.is_alive()
+            seen.append((name, read()))
+
+    parents = [threading.Thread(target=parent, args=[name], daemon=True) for name in ("one", "other")]
+    for thread in parents:
+        thread.start()
+    for thread in parents:
+        thread.join(30)
+
+    assert sorted(seen) == [("child of one", "one"), ("child of other", "other"), ("one", "outer"), ("other", "outer")]
+    assert not luigi.configuration.get_config().has_section("kept")
+
+
+def test_a_task_of_a_pool_that_runs_tasks_in_its_own_process_keeps_its_turn() -> None:
+    order: list[str] = []
+
+    def wait() -> None:
+        with config.shared({"kept": {"x": "other"}}):
+            order.append("other")
+
+    with config.shared({"kept": {"x": "one"}}):
+        waiting = threading.Thread(target=wait)
+        with config.applied({"kept": {"x": "inner"}}, None):
+            waiting.start()
+            order.append(luigi.configuration.get_config().get("kept", "x"))
+        order.append(luigi.configuration.get_config().get("kept", "x"))
+    waiting.join(10)
+
+    assert order == ["inner", "one", "other"]
