@@ -10,8 +10,10 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import pickle
 import secrets
 import socket
+import struct
 import threading
 import traceback
 from dataclasses import dataclass
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger("superluigi")
 
 _HERE = "127.0.0.1"
+_KEY_BYTES = 32
+_ANSWER_S = 30.0
+_PART_S = 5  # between two parts of a message
+_PATIENCE = struct.pack("ll", _PART_S, 0) if os.name == "posix" else 1000 * _PART_S  # as the system takes it
 
 
 @dataclass(frozen=True)
@@ -40,12 +46,10 @@ class Mailbox:
     """Takes calls to the scheduler from processes of this machine, and confirms each: none is overtaken by a report."""
 
     def __init__(self, results: Results) -> None:
-        key = secrets.token_bytes(32)
         self._results = results
-        self._listener = connection.Listener((_HERE, 0), backlog=64, authkey=key)
-        self._door: socket.socket = self._listener._listener._socket  # type: ignore[attr-defined]  # noqa: SLF001
+        self._door = socket.create_server((_HERE, 0), backlog=64)
         self._is_closing, self._closing = multiprocessing.Pipe(duplex=False)
-        self.address = Address(self._listener.address[1], key)
+        self.address = Address(self._door.getsockname()[1], secrets.token_bytes(_KEY_BYTES))
         self._thread = threading.Thread(target=self._listen, name="superluigi-mailbox", daemon=True)
         self._thread.start()
 
@@ -56,19 +60,40 @@ class Mailbox:
             if self._is_closing in ready:
                 break
             if self._door in ready:
-                with contextlib.suppress(OSError, EOFError, multiprocessing.AuthenticationError):
-                    callers.append(self._listener.accept())
+                with contextlib.suppress(OSError):
+                    callers.append(self._let_in())
             for caller in [caller for caller in callers if caller in ready]:
                 try:
-                    call = caller.recv()
-                    if call is not None:
-                        self._results.take(None, call)
-                    caller.send(None)
+                    self._take(caller.recv_bytes())
+                    caller.send_bytes(b"")
                 except (OSError, EOFError):
                     callers.remove(caller)
                     caller.close()
         for caller in callers:
             caller.close()
+
+    def _let_in(self) -> connection.Connection:
+        caller, _ = self._door.accept()
+        # Nobody is waited for to say who he is: each message bears the key. Nor for the rest of one for long.
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PATIENCE)
+        return connection.Connection(caller.detach())
+
+    def _take(self, message: bytes) -> None:
+        """Take a call; one that cannot be loaded is dropped.
+
+        Raises:
+            PermissionError: it does not bear the key.
+        """
+        key, pickled = message[:_KEY_BYTES], message[_KEY_BYTES:]
+        if not secrets.compare_digest(key, self.address.key):
+            raise PermissionError
+        try:
+            call = pickle.loads(pickled)  # noqa: S301  (it bears the key)
+        except Exception:  # noqa: BLE001  (whatever a user's class may do)
+            _log.debug("What a task has told the scheduler cannot be loaded: %s", traceback.format_exc(limit=1))
+        else:
+            if call is not None:
+                self._results.take(None, call)
 
     def close(self) -> None:
         """Take no more."""
@@ -78,7 +103,7 @@ class Mailbox:
         self._is_closing.close()
         with contextlib.suppress(OSError):  # forked processes hold it too; without this they would keep it open
             self._door.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        self._door.close()
 
 
 _posts: dict[Address, Any] = {}
@@ -91,22 +116,27 @@ if hasattr(os, "register_at_fork"):
 def send_to(address: Address | None, call: Call | None) -> bool:
     """Send a call to the scheduler of the run, None to ask whether it goes on; say whether that arrived.
 
-    What cannot be sent, from another machine, is dropped.
+    What cannot be sent, from another machine or because it does not pickle, is dropped. The answer is waited for half a
+    minute: whoever has let the message in is there, however busy.
     """
     if address is None:
         return False
     with _posts_lock:
         try:
+            message = address.key + pickle.dumps(call)
             if address not in _posts:
                 for former in _posts.values():
                     former.close()
                 _posts.clear()
-                _posts[address] = connection.Client((_HERE, address.port), authkey=address.key)
-            _posts[address].send(call)
-            _posts[address].recv()
-        except (OSError, EOFError, multiprocessing.AuthenticationError):
+                _posts[address] = connection.Client((_HERE, address.port))
+            _posts[address].send_bytes(message)
+            if _posts[address].poll(_ANSWER_S):
+                _posts[address].recv_bytes()
+            else:
+                _posts.pop(address).close()
+        except Exception:  # noqa: BLE001  (also whatever a user's class may do when it is pickled)
             if address in _posts:
                 _posts.pop(address).close()
-            _log.debug("%s did not reach the scheduler: %s", call, traceback.format_exc(limit=1))
+            _log.debug("A call did not reach the scheduler: %s", traceback.format_exc(limit=1))
             return False
     return True

@@ -28,7 +28,8 @@ from superluigi import (
     TaskWithMetadata,
     run_task,
 )
-from superluigi.planning import Forcing, Outlook
+from superluigi.planning import Forcing
+from superluigi.running.outlook import Outlook
 from superluigi.storage import files, workplace
 from superluigi.storage.s3 import Bucket
 from superluigi.targets.foresight import foresight
