@@ -73,8 +73,11 @@ class TaskRegister(Register):
             dag.forget()
 
 
-def _is_former(known: type, cls: type) -> bool:
-    return known.__qualname__ == cls.__qualname__ and known.__module__ == cls.__module__
+def _is_former(known: Any, cls: Any) -> bool:
+    if known.__qualname__ != cls.__qualname__ or known.__module__ != cls.__module__:
+        return False
+    is_one_family: bool = known.get_task_family() == cls.get_task_family()  # a factory may make one for each namespace
+    return is_one_family
 
 
 def _wrap_run(cls: Any) -> None:

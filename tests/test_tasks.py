@@ -909,6 +909,21 @@ def test_a_decorated_class_that_is_defined_again_replaces_the_former(tmp_path):
     assert Register.get_task_cls("Changing") is latest
 
 
+def test_classes_of_one_factory_in_different_namespaces_do_not_unregister_each_other():
+    def made_for(country):
+        class Made(Task):
+            task_namespace = country
+
+        return Made
+
+    dutch, swedish = made_for("nl"), made_for("se")
+    latest = made_for("se")
+
+    assert Register.get_task_cls("nl.Made") is dutch
+    assert Register.get_task_cls("se.Made") is latest
+    assert swedish not in Register._reg
+
+
 def test_two_classes_of_one_name_in_different_places_stay_ambiguous():
     def here():
         class Twin(Task):
