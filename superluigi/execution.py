@@ -362,7 +362,7 @@ class _Execution:
         steps = tuple((output.store, output.check(), {**record, "output": output.facts()}) for output in staged)
         guard = self.task.guard_of([output.target for output in staged])
         guard_store = next((output.store for output in staged if output.target is guard), None)
-        Publication(provenance.run_id(), steps, guard_store, guard_address=str(guard)).carry_out()
+        Publication(provenance.run_id(), steps, guard_store).carry_out()
 
 
 @dataclass(frozen=True, slots=True)

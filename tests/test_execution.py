@@ -1284,3 +1284,23 @@ def test_a_relative_output_path_is_handed_over_absolute(tmp_path: Path) -> None:
 
     assert (tmp_path / "deep" / "out.txt").read_text() == "x"
     assert not list((tmp_path / "deep").glob(".*"))
+
+
+def test_one_lock_guards_outputs_that_are_named_from_different_working_directories(
+    local_data_dir, tmp_path, monkeypatch
+):
+    class Two(AtomicTaskWithMetadata):
+        folder = luigi.Parameter()
+
+        def output(self):
+            return [LocalFileTarget(Path(self.folder, name)) for name in ("a.txt", "b.txt")]
+
+        def run(self, output_path):
+            for path in output_path:
+                path.touch()
+
+    for working_directory, folder in ((tmp_path, "data"), (tmp_path / "data", "."), (tmp_path, str(tmp_path / "data"))):
+        monkeypatch.chdir(working_directory)
+        run_task(Two(folder=folder), force=True)
+
+    assert len(list((local_data_dir / "locks" / "publications").iterdir())) == 1

@@ -23,7 +23,7 @@ from superluigi.storage.leases import LockFile
 from superluigi.targets import metadata
 from superluigi.targets.base import Target
 from superluigi.targets.publishing import recover_abandoned
-from superluigi.targets.store import Present, Shape, Written, not_found
+from superluigi.targets.store import Present, Seen, Shape, Written, not_found
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +47,11 @@ class LocalStore:
     metadata_path: Path
     shape: Shape
     other_shape: str
+
+    @property
+    def address(self) -> str:
+        """The path, which is absolute."""
+        return str(self.path)
 
     @property
     def changes_in_steps(self) -> bool:
@@ -164,16 +169,30 @@ class LocalStore:
         """Give the record of the present data; reads them only if their sizes or times are not as recorded."""
         if self.exists():
             return self._own_record()
+        stored = self._stored_record()
+        return stored if stored is not None and metadata.REMOVED in stored else None
+
+    def look(self) -> Seen:
+        """Give what is there; reads the data only if their sizes or times are not as recorded."""
+        stored = self._stored_record()
+        if not self.exists():
+            is_removed = stored is not None and metadata.REMOVED in stored
+            return Seen(None, stored if is_removed else None, None if is_removed else stored)
+        own = self._own_record(stored)
+        recorded = own.get("output") if own is not None else None
+        if isinstance(recorded, dict) and "fingerprint" in recorded:  # it is of the data, or it would not be their own
+            return Seen(str(recorded["fingerprint"]), own)
+        return Seen(self.fingerprint(), own, None if own is not None else stored)
+
+    def _stored_record(self) -> Metadata | None:
         try:
-            return metadata.of_removed(self.metadata_path.read_bytes())
+            return metadata.decode(self.metadata_path.read_bytes())
         except OSError:
             return None
 
-    def _own_record(self) -> Metadata | None:
-        try:
-            record = metadata.decode(self.metadata_path.read_bytes())
-        except OSError:
-            return None
+    def _own_record(self, stored: Metadata | None = None) -> Metadata | None:
+        """Give the record of the present data among what is stored, and what that replaced."""
+        record = self._stored_record() if stored is None else dict(stored)
         if record is None or ("superseded" in record and "output" not in record):  # damaged, or another program's
             return None
         superseded = record.pop("superseded", None)

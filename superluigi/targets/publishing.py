@@ -141,7 +141,9 @@ class Publication:
     run: str
     steps: tuple[tuple[Store, Written, Metadata], ...]
     guard: Store | None = None
-    guard_address: str = ""
+
+    def _address(self) -> str:
+        return (self.guard or self.steps[0][0]).address
 
     def carry_out(self) -> None:
         """Take the steps, with a journal if there are several; the outputs count as complete only after the last."""
@@ -163,7 +165,7 @@ class Publication:
             for store, written, record in self.steps:
                 store.publish(written, record)
             return
-        with processes.lock(self.guard_address, family="publications"):
+        with processes.lock(self._address(), family="publications"):
             self.guard.mark(self.run)
             for store, written, record in self.steps:
                 store.publish(written, record)
@@ -174,7 +176,7 @@ class Publication:
 
         Outputs that another run has published since are left alone: they do not bear this run's marks.
         """
-        with processes.lock(self.guard_address, family="publications"):
+        with processes.lock(self._address(), family="publications"):
             is_begun = self.guard is not None and self.guard.is_unfinished_by(self.run)
             for store, written, record in self.steps:
                 if written.is_untouched() and (is_begun or store.is_unfinished_by(self.run)):

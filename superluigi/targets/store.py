@@ -74,8 +74,25 @@ class ReadCopy:
     fingerprint: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is found at a target: the data, by their fingerprint, and the record beside them.
+
+    `fingerprint` is None if there are no data; `record` is that of the present data, or of data that were removed while
+    their record was kept; `stray` is a record of other data: of the former ones, or of a publication that broke off.
+    """
+
+    fingerprint: str | None
+    record: Metadata | None = None
+    stray: Metadata | None = None
+
+
 class Store(Protocol):
     """A place that holds the data and the record of one target."""
+
+    @property
+    def address(self) -> str:
+        """The name of the place, the same from every working directory: by it the place is locked."""
 
     @property
     def changes_in_steps(self) -> bool:
@@ -98,6 +115,9 @@ class Store(Protocol):
 
         None if there is none, or it is another run's, or damaged.
         """
+
+    def look(self) -> Seen:
+        """Give what is there. Reads local data only if they are not as recorded; in S3 one HEAD or listing, one GET."""
 
     def write_record(self, record: Metadata) -> None:
         """Replace the record in one step."""
