@@ -25,6 +25,7 @@ from superluigi import (
 )
 from superluigi.storage import files, processes, workplace
 from superluigi.storage.cache import CacheEntry
+from superluigi.targets import local
 from superluigi.targets.publishing import StagedOutput, facts_of
 
 TIMEOUT_S = 20
@@ -616,3 +617,19 @@ def test_a_fingerprint_is_given_with_a_copy_and_is_that_of_its_bytes(tmp_path: P
 
         assert copied.path == folder / "a"
         assert copied.fingerprint == files.digest(copied.path) == target.fingerprint()
+
+
+def test_a_fingerprint_is_given_while_another_thread_forgets_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Forgetful(dict[str, Any]):
+        def __setitem__(self, key: str, value: Any) -> None:
+            """Keep nothing, as if another thread had cleared it."""
+
+    target = LocalFileTarget(tmp_path / "a.txt")
+    with target.tmp_write_path() as path:
+        path.write_text("data")
+    target.write_metadata({"output": {"fingerprint": "known", "stamp": files.changed_stamp(target.path)}})
+    monkeypatch.setattr(local, "_recorded", Forgetful())
+
+    assert target.fingerprint() == "known"

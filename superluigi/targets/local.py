@@ -241,8 +241,9 @@ class LocalStore:
             return self._digest()
         if len(_recorded) >= _MAX_RECORDED:
             _recorded.clear()
-        _recorded[name] = seen, str(output["fingerprint"])
-        return _recorded[name][1]
+        fingerprint = str(output["fingerprint"])
+        _recorded[name] = seen, fingerprint  # another thread may clear it at once
+        return fingerprint
 
     def _digest(self) -> str:
         if self.shape is Shape.FILE:
