@@ -1,4 +1,4 @@
-"""Every error that Super Luigi raises on purpose, and nothing else.
+"""Every error that Super Luigi raises on purpose, and what they tell of a task that failed.
 
     SuperLuigiError
      ├─ ConfigError (ValueError)                 a setting or an argument that cannot be used

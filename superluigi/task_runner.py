@@ -218,7 +218,7 @@ def _work(
                 try:
                     worker.run()
                 finally:
-                    gc.unfreeze()
+                    gc.unfreeze()  # also what `TaskProcess.start` has frozen since
             worker.end()
             if pool is not None and pool.ends_with_the_run:
                 run.memory.bring(_keys(roots))

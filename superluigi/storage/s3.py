@@ -1,8 +1,8 @@
-"""S3, and the only module that imports boto3: which requests are made, and what their errors mean.
+"""Which requests are made to S3, and by which client; nothing else that tasks and targets use imports boto3.
 
 `Bucket` is a value (name, role, client options) that can be pickled; clients are made on first use and
-shared by all values with the same settings in one process. Every error of botocore leaves here translated
-by the one table below.
+shared by all values with the same settings in one process. Every error of botocore leaves here translated,
+see `s3_errors`.
 """
 
 from __future__ import annotations

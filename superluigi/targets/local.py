@@ -358,8 +358,8 @@ class LocalFolderTarget(LocalFileTarget):
     `<path>/.metadata.json`. The record names up to `metadata_contents_limit` files.
 
     Raises:
-        InvalidNameError: the path is empty or names no folder.
-        ConfigError: `metadata_path` together with `metadata_inside_folder`.
+        InvalidNameError: the path is empty or names no folder, or `metadata_path` lies deep inside it, or is given
+            together with `metadata_inside_folder`.
     """
 
     shape = Shape.FOLDER

@@ -1,6 +1,6 @@
 """What a target is made of: a shape, a place that keeps the bytes, and the facts that travel between the two.
 
-Nothing here does anything; every place keeps the `Store` protocol, and one suite of tests holds them to it.
+Nothing here changes anything; every place keeps the `Store` protocol, and one suite of tests holds them to it.
 """
 
 from __future__ import annotations
