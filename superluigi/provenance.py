@@ -88,7 +88,7 @@ def build(
         "user": _user(),
         "python": platform.python_version(),
         "packages": _packages(len(sys.modules)),
-        **_git(_folder_of(task_cls)),
+        **_git(_folder_of(task_cls), run_id()),
     }
     if dynamic_inputs:
         record["dynamic_input"] = _keyed_by_text(dynamic_inputs)
@@ -102,7 +102,7 @@ def build(
 def prepare(task_cls: type[luigi.Task]) -> None:
     """Find out now what every record of a class holds, so that processes forked from this one need not, each anew."""
     _code_fingerprint(task_cls)
-    _git(_folder_of(task_cls))
+    _git(_folder_of(task_cls), run_id())
     _packages(len(sys.modules))
     _user()
 
@@ -174,8 +174,8 @@ def _folder_of(task_cls: type[luigi.Task]) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _git(folder: str) -> dict[str, Any]:
-    """Give the commit that the code is at and whether files differ from it; asked once per folder and process."""
+def _git(folder: str, _run: str) -> dict[str, Any]:
+    """Give the commit that the code is at and whether files differ from it; asked once per folder, run and process."""
     commit = _ask_git(folder, "rev-parse", "HEAD")
     status = _ask_git(folder, "status", "--porcelain", "--untracked-files=no") if commit else None
     return {"git_commit": commit or None, "git_dirty": None if status is None else bool(status)}

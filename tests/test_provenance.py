@@ -709,13 +709,38 @@ def test_the_commit_of_the_code_is_recorded_and_whether_files_differ_from_it(sta
     assert record["git_dirty"] is {"dirty": True, "clean": False, "untracked files": False}.get(state)
 
 
+def test_what_was_committed_or_edited_since_the_last_run_is_in_the_record(tmp_path, monkeypatch):
+    class Cell(Base):
+        __module__ = "a_module_without_file"  # as in a notebook
+        number = IntParameter()
+
+    asked = []
+    ask_git = provenance._ask_git
+    monkeypatch.setattr(provenance, "_ask_git", lambda *words: asked.append(words) or ask_git(*words))
+    monkeypatch.chdir(tmp_path)
+    git(tmp_path, "init", "-q")
+    found, expected = [], []
+    for text, is_committed in [("first", True), ("second", True), ("edited", False)]:
+        (tmp_path / "notebook.ipynb").write_text(text)
+        if is_committed:
+            git(tmp_path, "add", "notebook.ipynb")
+            git(tmp_path, "commit", "-qm", text)
+        expected.append((git(tmp_path, "rev-parse", "HEAD"), not is_committed))
+
+        run_task([Cell(folder=str(tmp_path), number=number) for number in range(3)], force=True)
+
+        record = Cell(folder=str(tmp_path), number=2).output().read_metadata()
+        found.append((record["git_commit"], record["git_dirty"]))
+
+    assert found == expected
+    assert len(asked) == 2 * 3  # not once per task
+
+
 def test_a_machine_without_git_has_no_commit(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    provenance._git.cache_clear()
 
     run_task(Base(folder=str(tmp_path)))
 
-    provenance._git.cache_clear()
     record = Base(folder=str(tmp_path)).output().read_metadata()
     assert (record["git_commit"], record["git_dirty"]) == (None, None)
 
