@@ -26,7 +26,7 @@ LAYERS = [
     ["identity", "provenance"],
     ["execution"],
     ["tasks"],
-    ["planning"],
+    ["staleness", "outlook", "planning"],
     ["running"],
     ["task_runner"],
     ["visuals", "testing", "cli", "__main__"],

@@ -29,7 +29,7 @@ from superluigi import (
     run_task,
 )
 from superluigi.planning import Forcing
-from superluigi.running.outlook import Outlook
+from superluigi.outlook import Outlook
 from superluigi.storage import files, workplace
 from superluigi.storage.s3 import Bucket
 from superluigi.targets.foresight import foresight

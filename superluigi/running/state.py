@@ -14,8 +14,8 @@ import luigi
 from superluigi import dag
 from superluigi.errors import TaskFailure, TaskTypeError, public_name
 from superluigi.execution import own_target
+from superluigi.outlook import Outlook
 from superluigi.planning import Forcing
-from superluigi.running.outlook import Outlook
 from superluigi.targets.foresight import foresight
 from superluigi.targets.memory import Key, Memory, MemoryTarget, NoTarget, PathlessTarget
 from superluigi.targets.metadata import REMOVED

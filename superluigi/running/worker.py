@@ -27,8 +27,8 @@ from luigi.worker import TaskStatusReporter, TracebackWrapper, _get_retry_policy
 from superluigi import dag, identity
 from superluigi.errors import CycleError, TaskFailedError, TaskTypeError
 from superluigi.execution import prepare_to_fork
+from superluigi.outlook import Outlook
 from superluigi.running.cleanup import Cleanup
-from superluigi.running.outlook import Outlook
 from superluigi.running.single_flight import Turn, lease_of, pause_s
 from superluigi.running.task_process import (
     ITSELF,

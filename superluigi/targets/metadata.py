@@ -35,12 +35,6 @@ def now() -> dt.datetime:
     return dt.datetime.now(dt.timezone.utc)
 
 
-def of_removed(data: bytes | None) -> Metadata | None:
-    """Give the record of data that were removed on purpose, None if that is not what the record says."""
-    record = None if data is None else decode(data)
-    return record if record is not None and REMOVED in record else None
-
-
 def removed(record: Metadata) -> bytes:
     """Give a record as it stays when its data are removed."""
     return encode({**record, REMOVED: now().isoformat()})

@@ -22,7 +22,7 @@ from superluigi.storage.s3_leases import S3Lease
 from superluigi.targets import metadata
 from superluigi.targets.base import Target
 from superluigi.targets.foresight import Question, answer, look_ahead
-from superluigi.targets.store import Present, Shape, Written, not_found
+from superluigi.targets.store import Present, Seen, Shape, Written, not_found
 
 if TYPE_CHECKING:
     import os
@@ -73,9 +73,6 @@ class _S3Store:
         """Replace the record in one PUT."""
         self.metadata_bucket.put_bytes(self.metadata_key, metadata.encode(record), self.upload_options)
 
-    def _record_of_removed(self) -> Metadata | None:
-        return metadata.of_removed(self.metadata_bucket.get_bytes(self.metadata_key))
-
     def _stored_record(self) -> Metadata | None:
         data = self.metadata_bucket.get_bytes(self.metadata_key)
         return None if data is None else metadata.decode(data)
@@ -124,8 +121,8 @@ class S3ObjectStore(_S3Store):
         with processes.lock(self.address):
             if record is not None:
                 facts[_RUN_ID] = str(record.get("run_id", ""))
-                own = self._own_record(self.bucket.head(self.key))
-                own = own and {**own, "superseded": None}
+                present = self.bucket.head(self.key)
+                own = None if present is None else self._own_record(present, self._stored_record())
                 self.write_record({**record, "superseded": own} if own else record)
             user_metadata = {**self.upload_options.get("Metadata", {}), **facts}
             options = {**self.upload_options, "Metadata": user_metadata}
@@ -136,18 +133,23 @@ class S3ObjectStore(_S3Store):
 
     def read_record(self) -> Metadata | None:
         """Give the record of the present object. One HEAD, one GET."""
-        present = self.bucket.head(self.key)
-        return self._record_of_removed() if present is None else self._own_record(present)
+        return self.look().record
 
-    def _own_record(self, present: ObjectFacts | None) -> Metadata | None:
-        record = None if present is None else self._stored_record()
-        if present is None or record is None:
+    def look(self) -> Seen:
+        """Give what is there. One HEAD, one GET."""
+        present, stored = self.bucket.head(self.key), self._stored_record()
+        if present is None:
+            return _seen_without_data(stored)
+        own = self._own_record(present, stored)
+        return Seen(_fingerprint_of(present), own, None if own is not None else stored)
+
+    def _own_record(self, present: ObjectFacts, stored: Metadata | None) -> Metadata | None:
+        """Give the record of the present object among what is stored, and what that replaced."""
+        if stored is None:
             return None
-        superseded = record.pop("superseded", None)
-        for candidate in (record, superseded):
+        for candidate in (stored, stored.get("superseded")):
             if isinstance(candidate, dict) and _is_of(candidate, present):
-                candidate.pop("superseded", None)
-                return candidate
+                return {name: value for name, value in candidate.items() if name != "superseded"}
         return None
 
     def fingerprint(self) -> str:
@@ -289,17 +291,19 @@ class S3PrefixStore(_S3Store):
 
     def read_record(self) -> Metadata | None:
         """Give the record of the present objects. One listing, one GET."""
-        items = list(self.bucket.listing(self.key))
-        if any(item.key == self._unfinished_key for item in items):
-            return None
-        if not any(map(self._is_data, items)):
-            return self._record_of_removed()
-        record = self._stored_record()
-        output = None if record is None else record.get("output")
-        if not isinstance(output, dict) or "fingerprint" not in output:
-            return record  # written by hand: it names no data
-        is_own = output["fingerprint"] == self._fingerprint_of([item for item in items if self._is_data(item)])
-        return record if is_own else None
+        return self.look().record
+
+    def look(self) -> Seen:
+        """Give what is there. One listing, one GET."""
+        items, stored = list(self.bucket.listing(self.key)), self._stored_record()
+        data = [item for item in items if self._is_data(item)]
+        if not data or any(item.key == self._unfinished_key for item in items):
+            return Seen(None, stray=stored) if data else _seen_without_data(stored)
+        fingerprint = self._fingerprint_of(data)
+        output = None if stored is None else stored.get("output")
+        # A record that was written by hand names no data.
+        is_own = not isinstance(output, dict) or output.get("fingerprint", fingerprint) == fingerprint
+        return Seen(fingerprint, stored, None) if is_own else Seen(fingerprint, None, stored)
 
     def fingerprint(self) -> str:
         """Give one digest over names, sizes and ETags. One listing."""
@@ -378,6 +382,11 @@ def ask_together(targets: Iterable[Target], guards: Iterable[Target]) -> None:
 def is_remote(target: object) -> bool:
     """Say whether asking for the target takes a request."""
     return isinstance(target, _S3Target)
+
+
+def _seen_without_data(stored: Metadata | None) -> Seen:
+    is_removed = stored is not None and metadata.REMOVED in stored
+    return Seen(None, stored, None) if is_removed else Seen(None, None, stored)
 
 
 def _fingerprint_of(present: ObjectFacts) -> str:
