@@ -13,7 +13,7 @@ from luigi.task import MixinNaiveBulkComplete
 from luigi.worker import TaskProcess
 
 from superluigi import dag, identity
-from superluigi.errors import InvalidNameError
+from superluigi.errors import InvalidNameError, public_name
 from superluigi.execution import TaskRegister, own_target
 from superluigi.targets import LocalFileTarget, LocalFolderTarget, S3ObjectTarget, S3PrefixTarget, Target
 
@@ -80,8 +80,7 @@ class Task(luigi.Task, metaclass=TaskRegister):
 
     def __repr__(self) -> str:
         """Show class and significant parameters, as Luigi does, but no private or hidden ones: it reaches the logs."""
-        shown = self.to_str_params(only_significant=True, only_public=True)
-        return f"{self.get_task_family()}({', '.join(f'{name}={value}' for name, value in shown.items())})"
+        return public_name(self)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave behind the id, which only this process remembers, and Luigi's scheduler, which a running task holds."""

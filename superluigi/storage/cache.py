@@ -178,12 +178,6 @@ def give_up_all(root: Path) -> None:
         _evict(root, 0, shutil.disk_usage(root).total)
 
 
-def usage(root: Path) -> tuple[int, int]:
-    """Give how many copies lie there, and how many bytes they take. Looks at each of them."""
-    sizes = [size_bytes for _, _, size_bytes in _entries(root)]
-    return len(sizes), sum(sizes)
-
-
 def _has_room(root: Path, size_bytes: int) -> bool:
     disk = shutil.disk_usage(root)
     reserve = min(config.cache_min_free_bytes(), disk.total // 20)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import os
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -90,7 +91,8 @@ class _Search:
         first, last = self.keys[start], self.keys[end - 1]
         start_after = _right_before(first)
         try:
-            page = self.objects.page(_common_start(first, last), start_after)
+            common = os.path.commonprefix([first, last])  # noqa: RUF071  (character by character is what is meant)
+            page = self.objects.page(common, start_after)
         except AccessDeniedError:  # credentials that may read objects need not be allowed to list them
             self.is_listing = False
             return self.search(start, end, stretch)
@@ -113,12 +115,6 @@ class _Search:
         bounds = [start + (end - start) * place // places for place in range(places + 1)]
         stretch = _FIRST_STRETCH * self.max_concurrency
         return [call for left, right in itertools.pairwise(bounds) for call in self.search(left, right, stretch)]
-
-
-def _common_start(first: str, last: str) -> str:
-    return "".join(
-        one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
-    )
 
 
 def _right_before(key: str) -> str:
