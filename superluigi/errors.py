@@ -186,6 +186,11 @@ class MemoryTargetError(SuperLuigiError, RuntimeError):
 class TargetNotFoundError(SuperLuigiError, FileNotFoundError):
     """A target, or its lineage record, was read and is not there."""
 
+    @classmethod
+    def at(cls, address: object) -> TargetNotFoundError:
+        """Give the error of a path or an `s3://` address at which nothing is."""
+        return cls(f"{address} does not exist. Run the task that makes it, or correct the path.")
+
 
 class TargetShapeError(SuperLuigiError, ValueError):
     """A folder stands where a file was promised, or a file where a folder was."""

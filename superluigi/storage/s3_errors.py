@@ -78,7 +78,7 @@ def translation(error: Exception, operation: str, address: str, max_tries: int) 
         if code in {"404", "NoSuchKey", "NotFound"}:
             if operation == "HeadObject":  # a HEAD has no body: only a missing bucket lets it come this far
                 return BucketNotFoundError(operation, address, "there is no such bucket", _NAME_BUCKET, **facts)
-            return not_found(address)
+            return TargetNotFoundError.at(address)
         told = cause.response.get("Error", {}).get("Message") or code  # type: ignore[attr-defined]
         error_cls, problem, way_out = _BY_CODE.get(
             code, (StorageError, f"the store answered {code}: {told}", "See the cause.")
@@ -99,11 +99,6 @@ def code_of(error: BaseException) -> str:
     """Give the code that S3 answered with, or the status as text, or nothing if the error is no answer of S3."""
     response = getattr(error, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
-
-
-def not_found(address: str) -> TargetNotFoundError:
-    """Give the error of an object that is not there."""
-    return TargetNotFoundError(f"{address} does not exist. Run the task that makes it, or correct the name.")
 
 
 def no_conditional_put(address: str, evidence: str) -> LeaseError:

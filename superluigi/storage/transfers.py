@@ -12,11 +12,10 @@ import queue
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from superluigi.errors import StoreUnavailableError
+from superluigi.errors import StoreUnavailableError, TargetNotFoundError
 from superluigi.storage import files
 from superluigi.storage.concurrency import run_all
 from superluigi.storage.s3 import MULTIPART_THRESHOLD_BYTES
-from superluigi.storage.s3_errors import not_found
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -103,7 +102,7 @@ def download(bucket: Bucket, destinations: Iterable[tuple[ObjectFacts, Path]]) -
                 engine.failed()
         data = bucket.get_bytes(key)
         if data is None:
-            raise not_found(f"s3://{bucket.name}/{key}")
+            raise TargetNotFoundError.at(f"s3://{bucket.name}/{key}")
         return data
 
     def get(key: str) -> None:

@@ -23,7 +23,7 @@ from superluigi.errors import (
 from superluigi.storage import cache, files, workplace
 from superluigi.targets.metadata import Metadata, plain
 from superluigi.targets.publishing import StagedOutput
-from superluigi.targets.store import ReadCopy, Shape, Store, not_found
+from superluigi.targets.store import ReadCopy, Shape, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -181,7 +181,7 @@ class Target(luigi.Target):
         """
         record = plain(metadata)
         if not self.exists():
-            raise not_found(self.path)
+            raise TargetNotFoundError.at(self.path)
         self.store.write_record(record)
 
     def fingerprint(self) -> str:

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from superluigi.errors import InvalidNameError, TargetShapeError
+from superluigi.errors import InvalidNameError, TargetNotFoundError, TargetShapeError
 from superluigi.storage import files, processes, workplace
 from superluigi.storage.leases import LockFile
 from superluigi.targets import metadata
 from superluigi.targets.base import Target
 from superluigi.targets.publishing import recover_abandoned
-from superluigi.targets.store import Present, Seen, Shape, Written, not_found
+from superluigi.targets.store import Present, Seen, Shape, Written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,7 +161,7 @@ class LocalStore:
     def reading(self, *, force: bool = False) -> Iterator[Present]:  # noqa: ARG002  (there is no copy to renew)
         """Yield the path itself; the data are not replaced while the block runs."""
         if not self.exists():
-            raise not_found(self.path)
+            raise TargetNotFoundError.at(self.path)
         with processes.lock(str(self.path)):
             yield Present(self.path, functools.partial(self.fingerprint, heals=False))
 
@@ -221,7 +221,7 @@ class LocalStore:
     def write_record(self, record: Metadata) -> None:
         """Replace the record in one step."""
         if not self.exists():
-            raise not_found(self.path)
+            raise TargetNotFoundError.at(self.path)
         with self.staging() as staging, processes.lock(str(self.path)):
             self._write(metadata.encode(record), staging)
 
@@ -229,7 +229,7 @@ class LocalStore:
         """Give the recorded digest if sizes and times are as recorded, else read the data."""
         found = self._present(heals=heals)
         if found is None:
-            raise not_found(self.path)
+            raise TargetNotFoundError.at(self.path)
         name = os.fspath(self.path)
         stamp = files.stamp_of(found) if self.shape is Shape.FILE else self._stamp()
         seen = stamp, found.st_ino  # what is replaced within one tick of the clock is another file

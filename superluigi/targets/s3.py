@@ -22,7 +22,7 @@ from superluigi.storage.s3_leases import S3Lease
 from superluigi.targets import metadata
 from superluigi.targets.base import Target
 from superluigi.targets.foresight import Question, answer, look_ahead
-from superluigi.targets.store import Present, Seen, Shape, Written, not_found
+from superluigi.targets.store import Present, Seen, Shape, Written
 
 if TYPE_CHECKING:
     import os
@@ -182,7 +182,7 @@ class S3ObjectStore(_S3Store):
         """Say what is there instead. One listing."""
         below = list(self.bucket.listing(f"{self.key}/", limit=1000))
         if not below:
-            return not_found(self.address)
+            return TargetNotFoundError.at(self.address)
         count = f"{len(below)}{' or more' if len(below) == 1000 else ''}"
         message = (
             f"{self.address} is a prefix holding {count} objects, but S3ObjectTarget expects one object. "
@@ -346,7 +346,7 @@ class S3PrefixStore(_S3Store):
             return TargetNotFoundError(message)
         name = self.key.rstrip("/")
         if self.bucket.head(name) is None:
-            return not_found(self.address)
+            return TargetNotFoundError.at(self.address)
         message = (
             f"s3://{self.bucket.name}/{name} is one object, but S3PrefixTarget expects a prefix. Use S3ObjectTarget."
         )

@@ -9,7 +9,6 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from superluigi.errors import TargetNotFoundError
 from superluigi.storage import files
 
 if TYPE_CHECKING:
@@ -148,8 +147,3 @@ class Store(Protocol):
 
         `keep_record` lets the record stay; it then says when the data were removed.
         """
-
-
-def not_found(path: Path | str) -> TargetNotFoundError:
-    """Build the error for data that were read and are not there."""
-    return TargetNotFoundError(f"{path} does not exist. Run the task that makes it, or correct the path.")
