@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import multiprocessing
 import pickle
+import socket
 import string
 import threading
 from datetime import datetime, timedelta, timezone
@@ -1007,6 +1008,19 @@ def test_a_store_that_cannot_serve_is_asked_again(server: Answers) -> None:
 
     assert caught.value.tries == 2
     assert server.count == 2
+
+
+def test_a_store_that_is_not_there_is_asked_as_often_as_botocore_asks(server: Answers) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    config = Config(retries={"total_max_attempts": 2}, connect_timeout=2)
+    ours = server.bucket(endpoint_url=f"http://127.0.0.1:{port}", config=config)
+    asked: list[str] = []
+    ours.client().meta.events.register("before-send.s3.GetObject", lambda request, **_: asked.append(request.url))
+
+    with pytest.raises(StoreUnavailableError, match="2 tries"):
+        ours.get_bytes("a")
+    assert len(asked) == 2
 
 
 def test_a_refusal_is_not_asked_again(server: Answers) -> None:

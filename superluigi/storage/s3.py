@@ -185,7 +185,7 @@ class Bucket:
         return self.head(key) is not None
 
     def get_bytes(self, key: str) -> bytes | None:
-        """Give the bytes of a small object, None if there is none. One GET, and another if the answer breaks off."""
+        """Give the bytes of a small object, None if there is none. One GET, and others while the body breaks off."""
         seen = self.look(key)
         return None if seen is None else seen.data
 
@@ -195,14 +195,18 @@ class Bucket:
             for tries_left in reversed(range(_MAX_TRIES)):
                 try:
                     answer = self.client().get_object(Bucket=self.name, Key=key)
-                    answered_at = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-                    etag = answer["ETag"].strip('"')
-                    return Look(bytes(answer["Body"].read()), etag, answer.get("LastModified"), answered_at)
-                except Exception as error:
+                except Exception as error:  # botocore has tried again itself
                     if code_of(error) in _NOT_THERE:
                         return None
-                    if code_of(error) or not tries_left:  # botocore has tried an answer with a code again itself
+                    raise
+                try:
+                    data = bytes(answer["Body"].read())
+                except Exception:
+                    if not tries_left:
                         raise
+                    continue
+                answered_at = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+                return Look(data, answer["ETag"].strip('"'), answer.get("LastModified"), answered_at)
         return None
 
     def put_bytes(self, key: str, data: bytes | BinaryIO, options: Mapping[str, Any]) -> str:
