@@ -19,17 +19,20 @@ BY_NAME = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relativ
 
 # A module may import from the layers above its own in this list, and from its own.
 LAYERS = [
-    ["errors", "forks", "config", "parameters"],
+    ["errors", "forks", "config", "parameters", "visuals"],
     ["storage"],
     ["targets"],
     ["dag"],
     ["identity", "provenance"],
     ["execution"],
     ["tasks"],
-    ["staleness", "outlook", "planning"],
+    ["ancestry", "comparison"],
+    ["reproduction"],
+    ["forcing", "staleness", "outlook"],
+    ["planning"],
     ["running"],
     ["task_runner"],
-    ["visuals", "testing", "cli", "__main__"],
+    ["testing", "cli", "__main__"],
 ]
 FREE_OF = [
     "boto3",
