@@ -87,6 +87,11 @@ def is_single_flight() -> bool:
     return _boolean("single_flight", default=False)
 
 
+def reruns_stale() -> bool:
+    """Whether tasks that are out of date by their records are made again (`rerun_stale`, default false)."""
+    return _boolean("rerun_stale", default=False)
+
+
 def lease_s() -> int:
     """How many seconds the lease of a task in S3 holds without being renewed (`lease_s`, default 60, at least 1)."""
     return max(1, _whole_number("lease_s", 60))

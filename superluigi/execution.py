@@ -88,30 +88,54 @@ def _wrap_run(cls: Any) -> None:
 
 
 def _wrap_output(cls: Any) -> None:
-    function = cls.output
-    if function is luigi.Task.output or getattr(function, "__superluigi_wrapped__", None) is function:
+    function = inspect.getattr_static(cls, "output")
+    is_wrapped = getattr(function, "__superluigi_wrapped__", None) is function
+    if function is luigi.Task.output or is_wrapped or not inspect.isfunction(function):
         return
 
     @functools.wraps(function)
     def output(self: Any) -> Any:
-        return _bound(self, function(self))
+        return _bound(self, function.__qualname__, function(self))
 
     output.__superluigi_wrapped__ = output  # type: ignore[attr-defined]
     type.__setattr__(cls, "output", output)
 
 
-def _bound(task: Any, nested: Any) -> Any:
-    """Give the outputs of a task, those without a path as the task's own; one of another task stays that one's."""
-    if isinstance(nested, Target):
+def _bound(task: Any, function: str, nested: Any) -> Any:
+    """Give the outputs of a task, those without a path as the task's own; one of another task stays that one's.
+
+    Raises:
+        TaskTypeError: several of them are in one set, where nothing tells one from the other.
+    """
+    if isinstance(nested, luigi.Target) and not isinstance(nested, PathlessTarget):
         return nested
-    nested = list(nested) if isinstance(nested, Iterator) else nested
-    found = {id(leaf): role for role, leaf in dag.leaves(nested) if isinstance(leaf, PathlessTarget)}
+    nested = dag.map_nested(lambda leaf: leaf, nested) if _has_iterator(nested) else nested
+    roles = {id(leaf): role for role, leaf in dag.leaves(nested) if _is_unbound(leaf)}
+    if not roles:
+        return nested
+    if len(set(roles.values())) < len(roles):
+        message = (
+            f"{type(task).__name__}.output() gives several targets without a path in one set, where nothing tells one "
+            "from the other. Give a list or a dict, or names: MemoryTarget('totals')."
+        )
+        raise TaskTypeError(message)
+    bearer = _bearer(task)  # with the function: what super().output() gives has roles of its own
+    return dag.map_nested(
+        lambda leaf: leaf.bound((*bearer, (function, roles[id(leaf)]))) if _is_unbound(leaf) else leaf, nested
+    )
 
-    def bound(leaf: Any) -> Any:
-        is_new = id(leaf) in found and not leaf.is_bound()
-        return leaf.bound((*_bearer(task), found[id(leaf)])) if is_new else leaf
 
-    return dag.map_nested(bound, nested) if found else nested
+def _is_unbound(leaf: Any) -> bool:
+    return isinstance(leaf, PathlessTarget) and not leaf.is_bound()
+
+
+def _has_iterator(nested: Any) -> bool:
+    """Say whether something in a nested value can be looked through but once."""
+    if isinstance(nested, Mapping):
+        return any(map(_has_iterator, nested.values()))
+    if isinstance(nested, list | tuple | set | frozenset):
+        return any(map(_has_iterator, nested))
+    return isinstance(nested, Iterator)
 
 
 def _bearer(task: Any) -> tuple[str, str, str]:
@@ -194,6 +218,7 @@ class _Execution:
         self.is_atomic = "output_path" in task.offered_arguments
         self.metadata: Metadata = {}
         self.dynamic_inputs: list[Any] = []
+        self.in_memory: Metadata = {}
         self.reads = 0
         self.draft = Draft(_bearer(task))
 
@@ -204,6 +229,7 @@ class _Execution:
             self._stack = stack
             inputs, described = self._open_inputs()
             nested = self._open_outputs()
+            self.draft.own = [leaf.key for _, leaf in dag.leaves(nested) if isinstance(leaf, PathlessTarget)]
             outputs = [output for _, output in dag.leaves(nested)]
             arguments = {"input_path": inputs, "output_path": dag.map_nested(_handed_out, nested)}
             arguments["metadata"] = self.metadata
@@ -273,7 +299,11 @@ class _Execution:
             copied = own.read_into(folder) if own is not None else _fetched(target, folder)
             return _Input(copied.path, provenance.describe_input(task, own or target, copied.fingerprint))
         if isinstance(target, PathlessTarget):
-            return _Input(target.within(self.draft), provenance.describe_input(task, target, None))
+            described = provenance.describe_input(task, target, None)
+            if target.origin is not None:
+                made_from, others = target.origin
+                self.in_memory |= {**others, described["task_id"]: made_from}
+            return _Input(target.within(self.draft), described)
         fingerprint = None
         with contextlib.suppress(TargetNotFoundError):  # a task may call itself complete without it
             fingerprint = own.fingerprint() if own is not None else None
@@ -341,16 +371,26 @@ class _Execution:
             named = ", ".join(map(str, absent))
             message = f"{self.task} finished without leaving {named}. Let run() write it, or correct output()."
             raise MissingOutputError(message)
-        self.draft.check()
-        leases.confirm()
-        if self.has_record:
+        if not self.has_record:
+            self.draft.check()
+            leases.confirm()
+        else:
             self._record(staged, [target for target in others if target not in absent], described, started)
         self.draft.settle()
 
     def _record(self, staged: list[StagedOutput], others: list[Any], described: Any, started: dt.datetime) -> None:
         record = provenance.build(
-            self.task, inputs=described, dynamic_inputs=self.dynamic_inputs, started=started, metadata=self.metadata
+            self.task,
+            inputs=described,
+            dynamic_inputs=self.dynamic_inputs,
+            in_memory=self.in_memory,
+            started=started,
+            metadata=self.metadata,
         )
+        if any(isinstance(target, PathlessTarget) for target in others):
+            self.draft.tell_origin(provenance.made_from(record), self.in_memory)
+        self.draft.check()
+        leases.confirm()
         self._publish_staged(staged, record)
         for own in map(own_target, others):
             if own is not None:

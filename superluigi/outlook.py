@@ -18,7 +18,7 @@ from superluigi.tasks import Task
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from superluigi.planning import Forcing
+    from superluigi.forcing import Forcing
     from superluigi.targets import Target
 
 _MAX_AHEAD = 1000  # outputs upstream of the tasks that have to be asked about

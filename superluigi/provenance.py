@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     import luigi
 
 SCHEMA = "superluigi/1"
+ACCEPTED = "accepted"  # the field in which today's code and version are taken for those that made the output
+IN_MEMORY = "in_memory"  # the field that tells, by task id, what the values that a task read were made from
 
 _OUTSIDE_A_RUN = uuid.uuid4().hex
 _run_id: ContextVar[str | None] = ContextVar("superluigi_run_id", default=None)
@@ -59,10 +61,13 @@ def build(
     *,
     inputs: Any,
     dynamic_inputs: list[Any],
+    in_memory: Metadata,
     started: datetime,
     metadata: Mapping[str, Any],
 ) -> Metadata:
     """Give all of the record but its `output`; `inputs` are as `describe_input` gives them, nested as required.
+
+    `in_memory` holds, by task id, what `made_from` gives for the tasks whose values were read.
 
     Raises:
         MetadataError: the user's metadata hold a value that JSON cannot, or a key that belongs to the record.
@@ -76,9 +81,9 @@ def build(
         "task_id": task.task_id,
         "task_hash": task.task_id,
         "version": identity.version_of(task_cls),
-        "code": _code_fingerprint(task_cls),
+        "code": code_of(task_cls),
         "params": plain(public_params(task)),
-        "input": _keyed_by_text(inputs),
+        "input": keyed_by_text(inputs),
         "output": None,
         "start_time": started.isoformat(),
         "end_time": ended.isoformat(),
@@ -91,17 +96,25 @@ def build(
         **_git(_folder_of(task_cls), run_id()),
     }
     if dynamic_inputs:
-        record["dynamic_input"] = _keyed_by_text(dynamic_inputs)
+        record["dynamic_input"] = keyed_by_text(dynamic_inputs)
+    if in_memory:
+        record[IN_MEMORY] = in_memory
     values = plain(metadata)
     for key in values:
-        if key in record or key in ("dynamic_input", "superseded", REMOVED):
+        if key in record or key in ("dynamic_input", "superseded", IN_MEMORY, REMOVED, ACCEPTED):
             raise MetadataError(key, "stands for a field of the lineage record itself", "Choose another key.")
     return {**record, **values}
 
 
+def made_from(record: Metadata) -> Metadata:
+    """Give what a record says of where a value came from, for the records of those who read the value."""
+    fields = ("task_family", "task_module", "params", "version", "code", "input", "dynamic_input")
+    return {name: record[name] for name in fields if name in record}
+
+
 def prepare(task_cls: type[luigi.Task]) -> None:
     """Find out now what every record of a class holds, so that processes forked from this one need not, each anew."""
-    _code_fingerprint(task_cls)
+    code_of(task_cls)
     _git(_folder_of(task_cls), run_id())
     _packages(len(sys.modules))
     _user()
@@ -127,10 +140,10 @@ def describe_input(task: luigi.Task, target: Any, fingerprint: str | None) -> Me
     }
 
 
-def _keyed_by_text(nested: Any) -> Any:
+def keyed_by_text(nested: Any) -> Any:
     """Give what mirrors `requires()` with keys that JSON can hold, whatever keys the task chose."""
     if isinstance(nested, list | tuple):
-        return [_keyed_by_text(item) for item in nested]
+        return [keyed_by_text(item) for item in nested]
     if not isinstance(nested, Mapping):
         return nested
     result: Metadata = {}
@@ -139,12 +152,13 @@ def _keyed_by_text(nested: Any) -> Any:
             (text,) = plain({key: None})
         except MetadataError:
             text = str(key)
-        result[f"{type(key).__name__}:{text}" if text in result else text] = _keyed_by_text(item)
+        result[f"{type(key).__name__}:{text}" if text in result else text] = keyed_by_text(item)
     return result
 
 
 @functools.lru_cache(maxsize=1024)
-def _code_fingerprint(task_cls: type[luigi.Task]) -> str | None:
+def code_of(task_cls: type[luigi.Task]) -> str | None:
+    """Give the fingerprint of a class's code, found out once per class and process."""
     return identity.code_fingerprint(task_cls)
 
 

@@ -33,7 +33,8 @@ from superluigi.errors import (
     TaskTypeError,
     public_name,
 )
-from superluigi.planning import TaskClasses, TaskNames, plan_forcing
+from superluigi.forcing import TaskClasses, TaskNames, plan_forcing
+from superluigi.planning import make_plan
 from superluigi.running.state import Run, keys_of
 from superluigi.running.worker import Factory, Worker
 from superluigi.storage import workplace
@@ -60,6 +61,8 @@ def run_task(
     force_upstream: bool = False,
     force_upstream_to_task: TaskNames | None = None,
     force_upstream_to_task_cls: TaskClasses | None = None,
+    rerun_stale: bool | None = None,
+    dry_run: bool = False,
     single_flight: bool | None = None,
     raise_exception: bool = False,
     log_level: str = "WARNING",
@@ -78,6 +81,9 @@ def run_task(
     - `local_output` gives the local copies of remote outputs; `force_local_download` fetches them anew.
     - `force` makes the task again, `force_upstream` it and everything it needs, `force_upstream_to_task` and
       `force_upstream_to_task_cls` the named tasks, the task itself and all between. At most one of the four.
+    - `rerun_stale` makes again what is out of date by its record: other inputs, parameters, version or code. None takes
+      the setting `rerun_stale`.
+    - `dry_run` gives the `Plan` of what would run, and why; it touches nothing and prints nothing.
     - `single_flight`: of several runs that start the same task at a time, on one machine or over one bucket, one makes
       it, and the others wait and find it complete. None takes the setting `single_flight`.
     - `raise_exception` lets the first exception out as it is, for a debugger; with one worker, or from an executor.
@@ -92,7 +98,7 @@ def run_task(
     _check_arguments(
         num_workers=num_workers,
         raise_exception=raise_exception and executor is None,
-        single_flight=single_flight,
+        flags={"single_flight": single_flight, "rerun_stale": rerun_stale, "dry_run": dry_run},
         log_level=log_level,
     )
     with configuration.applied(config, config_file, runs_in_pool=executor is not None), _logging(log_level):
@@ -108,8 +114,13 @@ def run_task(
                     force_upstream_to_task_cls=force_upstream_to_task_cls,
                     raise_exception=raise_exception,
                 )
+                judges = configuration.reruns_stale() if rerun_stale is None else rerun_stale
+                if dry_run:
+                    with workplace.hands_off():
+                        return make_plan(roots, forcing, rerun_stale=judges, raise_exception=raise_exception)
+                plan = make_plan(roots, forcing, rerun_stale=True, raise_exception=raise_exception) if judges else None
                 is_alone = configuration.is_single_flight() if single_flight is None else single_flight
-                run = Run(forcing, raise_exception=raise_exception, single_flight=is_alone)
+                run = Run(forcing, plan=plan, raise_exception=raise_exception, single_flight=is_alone)
                 recover_abandoned()
                 try:
                     with provenance.run(run.run_id), memory.holding(run.memory), workplace.keeping_folders():
@@ -127,10 +138,13 @@ def run_task(
     return paths if isinstance(task, list | tuple) else paths[0]
 
 
-def _check_arguments(*, num_workers: object, raise_exception: bool, single_flight: object, log_level: str) -> None:
-    if single_flight not in (None, True, False):
-        message = f"single_flight is {single_flight!r}, but must be True, False or None (as configured)."
-        raise ConfigError(message)
+def _check_arguments(
+    *, num_workers: object, raise_exception: bool, flags: Mapping[str, object], log_level: str
+) -> None:
+    for name, value in flags.items():
+        if value not in (None, True, False):
+            message = f"{name} is {value!r}, but must be True, False or None (as configured)."
+            raise ConfigError(message)
     num_workers = 1 if num_workers is None else num_workers
     if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 1:
         message = f"num_workers is {num_workers!r}, but must be a whole number from 1 on."
@@ -220,9 +234,9 @@ def _work(
                 finally:
                     gc.unfreeze()  # also what `TaskProcess.start` has frozen since
             worker.end()
+            _report(run, roots, worker)
             if pool is not None and pool.ends_with_the_run:
                 run.memory.bring(_keys(roots))
-            _report(run, roots, worker)
         except RPCError as error:
             raise SchedulerUnavailableError(url) from error
 
@@ -237,8 +251,8 @@ def _report(run: Run, roots: list[luigi.Task], worker: Worker) -> None:
     states["run_by_other_worker"] = execution_summary._get_run_by_other_worker(worker)  # noqa: SLF001
     asked = {*states["still_pending_not_ext"], *(root for root in roots if root not in run.done)}
     there = worker.statuses_there(asked)
-    states["completed"] -= run.made_elsewhere  # Luigi takes them for this worker's own
-    states["already_done"] |= run.made_elsewhere
+    states["completed"] -= run.found_made  # Luigi takes them for this worker's own
+    states["already_done"] |= run.found_made
     states["run_by_other_worker"] |= {task for task in states["still_pending_not_ext"] if there[task] == DONE}
     visited: set[luigi.Task] = set()
     for task in dag.walk(states["still_pending_not_ext"], lambda member: worker.requirements.get(member, ())):

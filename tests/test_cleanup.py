@@ -21,7 +21,7 @@ from superluigi import (
     TaskWithCleanup,
     run_task,
 )
-from superluigi.planning import Forcing
+from superluigi.forcing import Forcing
 from superluigi.running import cleanup
 from superluigi.running.state import Run
 
@@ -209,7 +209,7 @@ def test_a_client_that_shares_a_scheduler_counts_what_others_have_run(folder: st
     needing = tasks.Whole(folder=folder)
     for status, expected in [("PENDING", ["part0.bin"]), ("DONE", [])]:
         of_run = cleanup.Cleanup(Run(Forcing()))
-        of_run.expect({needing: [tasks.Part(folder=folder)]})
+        of_run.is_needed(needing, [tasks.Part(folder=folder)])
         of_run.end(lambda asked, status=status: dict.fromkeys(asked, status))
         assert parts(folder) == expected
 

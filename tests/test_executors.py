@@ -50,7 +50,7 @@ from luigi.event import Event
 
 from superluigi import ConfigError, ExecutorError, TaskFailedError, run_task
 from superluigi.errors import MissingExtraError
-from superluigi.planning import Forcing
+from superluigi.forcing import Forcing
 from superluigi.running import executors, jobs
 from superluigi.running.scheduler import Scheduler
 from superluigi.running.state import Run

@@ -28,7 +28,7 @@ from superluigi import (
     TaskWithMetadata,
     run_task,
 )
-from superluigi.planning import Forcing
+from superluigi.forcing import Forcing
 from superluigi.outlook import Outlook
 from superluigi.storage import files, workplace
 from superluigi.storage.s3 import Bucket

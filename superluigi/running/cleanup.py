@@ -17,6 +17,7 @@ from superluigi import dag
 from superluigi.errors import public_name
 from superluigi.running.single_flight import lease_of
 from superluigi.running.state import is_cleaned_up
+from superluigi.targets.memory import PathlessTarget
 from superluigi.tasks import TaskWithCleanup
 
 if TYPE_CHECKING:
@@ -28,13 +29,19 @@ _log = logging.getLogger("superluigi")
 
 
 class Cleanup:
-    """The short-lived tasks of one run. A group (`luigi.WrapperTask`) hands on what it groups to those that need it."""
+    """The short-lived tasks of one run.
+
+    A group (`luigi.WrapperTask`), or a task that gives as its own what it requires, hands it on to those that need it.
+    """
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._asked_for: set[luigi.Task] = set()
+        self._read: set[luigi.Task] = set()  # by tasks that are to run, and are no groups
+        self._candidates: dict[luigi.Task, None] = {}  # were cleaned up by an earlier run, and nobody reads them so far
         self._needed_by: dict[luigi.Task, set[luigi.Task]] = {}
         self._needs: dict[luigi.Task, set[luigi.Task]] = {}  # the same the other way round
+        self._hands_on: dict[luigi.Task, bool] = {}
 
     # Before tasks run
 
@@ -42,35 +49,67 @@ class Cleanup:
         """Note what the run is to leave."""
         self._asked_for.update(roots)
 
-    def may_be_spared(self, task: luigi.Task) -> bool:
-        """Say whether the outputs of a task were cleaned up by an earlier run, so that only who needs them misses them.
+    def spares(self, task: luigi.Task) -> bool:
+        """Say whether a task need not be made so far: an earlier run has cleaned it up, and nobody is known to read it.
 
         Costs what `complete()` costs, and a GET for each output in S3 where they are gone.
         """
-        if not isinstance(task, TaskWithCleanup) or task in self._asked_for or self._run.forcing.includes(task):
+        is_short_lived = isinstance(task, TaskWithCleanup) and task not in self._asked_for
+        if not is_short_lived or task in self._read or self._run.forcing.includes(task):
             return False
         try:
-            return not self._run.is_complete(task) and is_cleaned_up(task)
+            is_spared = task in self._run.spared or (not self._run.is_complete(task) and is_cleaned_up(task))
         except Exception:  # noqa: BLE001  (it fails again where the task is scheduled, and is reported there)
             return False
+        if is_spared:
+            self._candidates[task] = None
+        return is_spared
 
-    def needed(
-        self, tasks: Collection[luigi.Task], requirements: Mapping[luigi.Task, Collection[luigi.Task]]
-    ) -> list[luigi.Task]:
-        """Give those of the tasks that a task which is to run reads; a group alone reads nothing."""
-        readers = [task for task in requirements if not _is_group(task)] if tasks else []
-        read = {found for reader in readers for found in _short_lived(requirements[reader])}
-        return [task for task in tasks if task in read]
+    def take_spared(self) -> list[luigi.Task]:
+        """Give those that nobody reads after all; they count as complete in this run."""
+        spared = list(self._candidates)
+        self._candidates.clear()
+        self._run.spared.update(spared)
+        return spared
 
-    def expect(self, requirements: Mapping[luigi.Task, Collection[luigi.Task]]) -> None:
-        """Note which tasks that are to run need short-lived ones."""
+    def is_needed(self, by: luigi.Task | None, upstream: Collection[luigi.Task]) -> list[luigi.Task]:
+        """Note what a task that is to run reads; None for one whose `run` yields it. Give what was spared till now."""
         if not TaskWithCleanup.__subclasses__():
-            return
-        for task, upstream in requirements.items():
-            if task not in self._run.done:
-                for found in _short_lived(upstream):
-                    self._needed_by.setdefault(found, set()).add(task)
-                    self._needs.setdefault(task, set()).add(found)
+            return []
+        found = self._short_lived(upstream)
+        if by is not None:
+            for required in found:
+                self._needed_by.setdefault(required, set()).add(by)
+                self._needs.setdefault(by, set()).add(required)
+        if by is not None and self._is_handing_on(by):
+            return []
+        self._read |= found
+        self._run.spared -= found
+        revoked = [required for required in found if required in self._candidates]
+        for required in revoked:
+            del self._candidates[required]
+        return revoked
+
+    def _short_lived(self, tasks: Iterable[luigi.Task]) -> set[luigi.Task]:
+        """Give the short-lived ones of these tasks, and of what is handed on by others among them."""
+        found: set[luigi.Task] = set()
+        seen: set[luigi.Task] = set()
+        pending = list(tasks)
+        while pending:
+            task = pending.pop()
+            if task in seen:
+                continue
+            seen.add(task)
+            if isinstance(task, TaskWithCleanup):
+                found.add(task)
+            if self._is_handing_on(task):
+                pending.extend(dag.upstream_of(task))
+        return found
+
+    def _is_handing_on(self, task: luigi.Task) -> bool:
+        if task not in self._hands_on:
+            self._hands_on[task] = isinstance(task, luigi.WrapperTask) or _gives_what_it_requires(task)
+        return self._hands_on[task]
 
     # While tasks run
 
@@ -95,13 +134,15 @@ class Cleanup:
                 self._clean_up(found)
 
     def _clean_up(self, task: luigi.Task) -> None:
-        if task in self._asked_for or any(str(target) in self._promised for _, target in dag.leaves(task.output())):
-            return
         try:
+            if task in self._asked_for or self._promised & _names(task):
+                return
             self._remove(task)
-        except Exception as error:  # noqa: BLE001  (the results of the run are what they are)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  (the results of the run are what they are)
             _log.warning(
-                "%s could not be cleaned up, so its outputs stay: %s: %s. The run is not affected. "
+                "%s could not be cleaned up: %s: %s. The run is not affected, but outputs may be left. "
                 "See to the cause, then call cleanup() of the task, or remove them by hand.",
                 public_name(task),
                 type(error).__name__,
@@ -120,25 +161,17 @@ class Cleanup:
                 held.release()
 
     @functools.cached_property
-    def _promised(self) -> set[str]:
+    def _promised(self) -> set[object]:
         """The outputs of what was asked for; a group may give as its own those of the tasks that it groups."""
-        return {str(target) for root in self._asked_for for _, target in dag.leaves(root.output())}
+        return {name for root in self._asked_for for name in _names(root)}
 
 
-def _short_lived(tasks: Iterable[luigi.Task]) -> set[luigi.Task]:
-    """Give the short-lived ones of these tasks, and of what groups among them group."""
-    found: set[luigi.Task] = set()
-    seen: set[luigi.Task] = set()
-    pending = list(tasks)
-    while pending:
-        task = pending.pop()
-        if isinstance(task, TaskWithCleanup):
-            found.add(task)
-        elif _is_group(task) and task not in seen:
-            seen.add(task)
-            pending.extend(dag.upstream_of(task))
-    return found
+def _gives_what_it_requires(task: luigi.Task) -> bool:
+    upstream = [required for required in dag.upstream_of(task) if isinstance(required, TaskWithCleanup)]
+    return bool(upstream) and any(_names(task) & _names(required) for required in upstream)
 
 
-def _is_group(task: luigi.Task) -> bool:
-    return type(task).complete is luigi.WrapperTask.complete
+def _names(task: luigi.Task) -> set[object]:
+    """Give what tells the outputs of a task from all others."""
+    targets = [target for _, target in dag.leaves(task.output())]
+    return {target.key if isinstance(target, PathlessTarget) else str(target) for target in targets}

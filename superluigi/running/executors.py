@@ -144,7 +144,7 @@ class Pool:
         else:
             self._has_begun = True
             self._in_flight.add(process)
-            if not (self.is_here or process.has_begun or process.of_run.single_flight):
+            if not (self.is_here or process.has_begun or process.of_run.is_decided_late(process.task)):
                 process.has_begun = True
                 process.task.trigger_event(Event.START, process.task)
 

@@ -26,7 +26,15 @@ from superluigi import config as configuration
 from superluigi import dag, identity, provenance
 from superluigi.errors import ExecutorError
 from superluigi.running.mailbox import Address, send_to
-from superluigi.running.task_process import ITSELF, PooledTask, RemoteTraceback, Report, SchedulerAfar, TaskProcess
+from superluigi.running.task_process import (
+    ITSELF,
+    PooledTask,
+    Reading,
+    RemoteTraceback,
+    Report,
+    SchedulerAfar,
+    TaskProcess,
+)
 from superluigi.storage import workplace
 from superluigi.targets import memory
 
@@ -112,7 +120,7 @@ class Job:
             events.append((event, tuple(ITSELF if arg is task else arg for arg in args)))
 
         task.trigger_event = tell
-        collected = _Collector()
+        collected = _Collector(self.post)
         values = {**self.values, **dict(zip(self.keys_there, values_there, strict=True))}
         held = memory.Memory(values, leaves=True, stays=values_stay)
         process = TaskProcess(
@@ -144,7 +152,7 @@ class Job:
                             identity.remember(required, known)
             process.run()
         report: Report = collected.report
-        has_told_of_start = not self.run.single_flight  # else it is not known there whether the task will start
+        has_told_of_start = not self.run.is_decided_late(task)  # else it is not known there whether the task will start
         told = [(event, args) for event, args in events if event != Event.START or not has_told_of_start]
         set_there = held.take_leaving() if report.result[1] == DONE else {}
         return dataclasses.replace(report, events=tuple(told), values=set_there)
@@ -158,12 +166,18 @@ class Job:
 
 
 class _Collector:
-    """Takes the one report of a task that runs elsewhere."""
+    """Takes the one report of a task that runs elsewhere; what else it has to say is posted at once."""
 
     report: Report
 
-    def take(self, process: TaskProcess, report: Report) -> None:  # noqa: ARG002
-        self.report = report
+    def __init__(self, post: Address | str | None) -> None:
+        self._post = post
+
+    def take(self, process: TaskProcess, arrived: Report | Reading) -> None:  # noqa: ARG002
+        if isinstance(arrived, Report):
+            self.report = arrived
+        elif isinstance(self._post, Address):
+            send_to(self._post, arrived)
 
 
 @dataclass(frozen=True)

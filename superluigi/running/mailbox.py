@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from superluigi.forks import open_in_forks
 
 if TYPE_CHECKING:
-    from superluigi.running.task_process import Call, Results
+    from superluigi.running.task_process import Call, Reading, Results
 
 _log = logging.getLogger("superluigi")
 
@@ -113,7 +113,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_posts.clear)  # what two processes send on one connection would get mixed up
 
 
-def send_to(address: Address | None, call: Call | None) -> bool:
+def send_to(address: Address | None, call: Call | Reading | None) -> bool:
     """Send a call to the scheduler of the run, None to ask whether it goes on; say whether that arrived.
 
     What cannot be sent, from another machine or because it does not pickle, is dropped. The answer is waited for half a

@@ -34,7 +34,7 @@ class Turn(enum.Enum):
     """What becomes of a task that is to run."""
 
     OURS = "it is made now"
-    MADE = "another run has made it"
+    MADE = "it is made already"
     TAKEN = "another run is making it"
 
 
@@ -58,19 +58,24 @@ def pause_s(tries: int) -> float:
 
 
 @contextlib.contextmanager
-def turn(task: luigi.Task, is_made: Callable[[], bool], *, waits: bool) -> Iterator[Turn]:
+def turn(task: luigi.Task, is_made: Callable[[], bool], *, is_leased: bool, waits: bool) -> Iterator[Turn]:
     """Say whether to make a task, and hold its lease while the block runs; `waits` until nobody else holds it.
+
+    Without `is_leased` it is only asked whether it has to be made.
 
     Raises:
         LeaseError: the store has no leases.
         StorageError: it cannot be asked.
     """
-    lease = lease_of(task)
-    if lease is None:
+    lease = lease_of(task) if is_leased else None
+    if is_leased and lease is None:
         yield Turn.OURS
         return
     if is_made():  # which costs less than a lease
         yield Turn.MADE
+        return
+    if lease is None:
+        yield Turn.OURS
         return
     held = _taken(lease, waits=waits)
     if held is None:

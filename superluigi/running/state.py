@@ -14,28 +14,39 @@ import luigi
 from superluigi import dag
 from superluigi.errors import TaskFailure, TaskTypeError, public_name
 from superluigi.execution import own_target
+from superluigi.forcing import Forcing
 from superluigi.outlook import Outlook
-from superluigi.planning import Forcing
+from superluigi.planning import Verdict
+from superluigi.staleness import is_removed
 from superluigi.targets.foresight import foresight
-from superluigi.targets.memory import Key, Memory, MemoryTarget, NoTarget, PathlessTarget
-from superluigi.targets.metadata import REMOVED
-from superluigi.tasks import Task
+from superluigi.targets.memory import Key, Memory, MemoryTarget, NoTarget, PathlessTarget, origin_of
+from superluigi.tasks import Task, TaskWithCleanup
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+
+    from superluigi.planning import Plan
 
 
 class Run:
     """What is true of one run and of nothing else."""
 
-    def __init__(self, forcing: Forcing, *, raise_exception: bool = False, single_flight: bool = False) -> None:
+    def __init__(
+        self,
+        forcing: Forcing,
+        *,
+        plan: Plan | None = None,
+        raise_exception: bool = False,
+        single_flight: bool = False,
+    ) -> None:
         self.run_id = uuid.uuid4().hex
         self.forcing = forcing
+        self.plan = plan  # where the run goes by one: with `rerun_stale`
         self.raise_exception = raise_exception
         self.single_flight = single_flight
         self.memory = Memory()
         self.done: set[luigi.Task] = set()
-        self.made_elsewhere: set[luigi.Task] = set()  # by other runs, since this one was planned
+        self.found_made: set[luigi.Task] = set()  # when it was their turn: other runs made them, or nothing had changed
         self.spared: set[luigi.Task] = set()  # their outputs were cleaned up, and nothing in this run needs them
         self.yielded: dict[luigi.Task, set[luigi.Task]] = {}  # what was found to be required while a task ran
         self.failures: dict[luigi.Task, TaskFailure] = {}
@@ -47,7 +58,9 @@ class Run:
         """
         asked = {task, *(dag.upstream_of(task) if dag.is_ours(task) else []), *self.yielded.get(task, ())}
         forced = frozenset(member for member in asked - self.done if self.forcing.includes(member))
-        seen = Run(Forcing(forced, everything=self.forcing.everything), single_flight=self.single_flight)
+        forcing = Forcing(forced, everything=self.forcing.everything)
+        plan = None if self.plan is None else self.plan.part(asked)
+        seen = Run(forcing, plan=plan, single_flight=self.single_flight)
         seen.run_id = self.run_id
         seen.done = asked & self.done
         seen.spared = asked & self.spared
@@ -62,16 +75,18 @@ class Run:
             required = pending.pop()
             if required not in seen:
                 seen.add(required)
-                found += keys_of(required, PathlessTarget)
+                keys = keys_of(required, PathlessTarget)
+                found += [*keys, *dict.fromkeys(origin_of(key[:-1]) for key in keys)]
                 if type(required).complete is luigi.WrapperTask.complete:
                     pending += required.deps()
         return found
 
     def is_complete(self, task: luigi.Task) -> bool:
         """Say whether a task need not run: its own `complete()`, unless it is forced and was not run yet."""
-        if task in self.spared:
+        verdict = self._verdict(task)
+        if task in self.spared or verdict is Verdict.SKIP:
             return True
-        if self.forcing.includes(task) and task not in self.done:
+        if verdict is not None or (self.forcing.includes(task) and task not in self.done):
             return False
         is_complete: bool = task.complete()
         if not is_complete and not dag.is_ours(task):
@@ -83,18 +98,32 @@ class Run:
         """Say of many tasks whether they are complete, forced or not: another client may have run them."""
         with foresight():
             Outlook(self.forcing).ask(tasks)
-            return {task: task in self.spared or task.complete() for task in tasks}
+            return {task: self._is_spared(task) or task.complete() for task in tasks}
+
+    def _is_spared(self, task: luigi.Task) -> bool:
+        return task in self.spared or self._verdict(task) is Verdict.SKIP
+
+    def _verdict(self, task: luigi.Task) -> Verdict | None:
+        """Give what the plan says of a task that has not run yet."""
+        if self.plan is None or task in self.done or task not in self.plan:
+            return None
+        return self.plan[task].verdict
+
+    def is_decided_late(self, task: luigi.Task) -> bool:
+        """Say whether it is to be asked, when it is the turn of a task, if it has to run at all."""
+        return self.single_flight or self._verdict(task) is Verdict.UNKNOWN
 
     def is_made(self, task: luigi.Task, readers: Collection[luigi.Task] = ()) -> bool:
-        """Say, of a task whose turn it is, whether another run has made it since this one was planned.
+        """Say, of a task whose turn it is, that it need not run: it is complete, and as what is upstream is by now.
 
-        What other runs have made and cleaned up is not missed if all that read it are complete, too.
+        Another run may have made it since this one was planned; what other runs have made and cleaned up is not missed
+        if all that read it are complete, too.
         """
         if self.forcing.includes(task) and task not in self.done:
             return False
         if task.complete():
-            return True
-        return bool(readers) and is_cleaned_up(task) and all(reader.complete() for reader in readers)
+            return self.plan is None or self.plan.is_fresh(task)
+        return bool(readers) and is_cleaned_up(task) and all(map(_is_served, readers))
 
     def record_failure(self, task: luigi.Task, error: BaseException | None, text: str) -> None:
         """Keep why a task failed, until it succeeds."""
@@ -109,6 +138,12 @@ class Run:
     def record_removal(self, task: luigi.Task) -> None:
         """Keep that a task that was complete no longer is."""
         _know(task, is_complete=False)
+
+
+def _is_served(reader: luigi.Task) -> bool:
+    """Say whether a task has read what it needs; one that was cleaned up itself has, unless it is to be made again."""
+    is_complete: bool = reader.complete()
+    return is_complete or (isinstance(reader, TaskWithCleanup) and is_cleaned_up(reader))
 
 
 def _know(task: luigi.Task, *, is_complete: bool) -> None:
@@ -143,6 +178,6 @@ def _check_has_no_value(task: luigi.Task) -> None:
 
 def is_cleaned_up(task: luigi.Task) -> bool:
     """Say whether the outputs of a task were removed and their records stayed. One GET for each in S3."""
-    own = [own_target(target) for _, target in dag.leaves(task.output())]
-    records = [None if target is None else target.store.read_record() for target in own]
-    return bool(records) and all(record is not None and REMOVED in record for record in records)
+    targets = [target for _, target in dag.leaves(task.output()) if not isinstance(target, PathlessTarget)]
+    own = [own_target(target) for target in targets]
+    return bool(own) and all(target is not None and is_removed(target.store.look()) for target in own)

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import TYPE_CHECKING, Any
 
+import luigi
 from luigi.event import Event
 from luigi.task_status import DONE, FAILED, PENDING
 from luigi.worker import ContextManagedTaskProcess
@@ -31,13 +32,12 @@ from superluigi import dag, provenance
 from superluigi.running.single_flight import Turn, turn
 from superluigi.storage import workplace
 from superluigi.targets import memory
+from superluigi.tasks import TaskWithCleanup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from concurrent.futures import Future
     from multiprocessing.connection import Connection
-
-    import luigi
 
     from superluigi.running.state import Run
     from superluigi.running.worker import Worker
@@ -72,6 +72,14 @@ class Call:
     name: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a running task has yielded, and will read: it must not be cleaned up meanwhile."""
+
+    task_id: str
+    required: luigi.Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +125,7 @@ class Results:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._arrived: deque[tuple[TaskProcess | None, Report | Call | Broken]] = deque()
+        self._arrived: deque[tuple[TaskProcess | None, Report | Call | Reading | Broken]] = deque()
         self._changed = threading.Condition()
         self._awaited: dict[Connection, TaskProcess] = {}
 
@@ -125,7 +133,7 @@ class Results:
         """Take what Luigi itself finds out about a process: that it died, or took too long."""
         self.take(None, Report(result))
 
-    def take(self, process: TaskProcess | None, arrived: Report | Call | Broken) -> None:
+    def take(self, process: TaskProcess | None, arrived: Report | Call | Reading | Broken) -> None:
         """Take a report, or a call to the scheduler, of a process of this worker. Safe between threads."""
         with self._changed:
             self._arrived.append((process, arrived))
@@ -152,6 +160,8 @@ class Results:
                 raise queue.Empty
             if isinstance(arrived, Call):
                 self._worker.call_scheduler(arrived)
+            elif isinstance(arrived, Reading):
+                self._worker.note_reading(arrived)
             else:
                 self._worker.pool_broke(process, arrived.error)
         raise queue.Empty
@@ -178,7 +188,7 @@ class Results:
                 self.put((process.task.task_id, FAILED, message, [], []))
         else:
             self.take(process, arrived)
-        if not isinstance(arrived, Call):
+        if not isinstance(arrived, Call | Reading):
             del self._awaited[reader]
             reader.close()
 
@@ -235,14 +245,16 @@ class TaskProcess(ContextManagedTaskProcess):
             self.run_in_turn()
 
     def run_in_turn(self) -> None:
-        """Run the task; with `single_flight` only if no other run is making it, or has made it."""
-        if not self.of_run.single_flight or self._obstacle is not None:
+        """Run the task, unless it turns out that it need not, or, with `single_flight`, that another run is at it."""
+        if self._obstacle is not None or not self.of_run.is_decided_late(self.task):
             super().run()
             return
         with contextlib.ExitStack() as stack:
             try:
                 is_made = functools.partial(self.of_run.is_made, self.task, self.readers)
-                whose = stack.enter_context(turn(self.task, is_made, waits=self.waits))
+                whose = stack.enter_context(
+                    turn(self.task, is_made, is_leased=self.of_run.single_flight, waits=self.waits)
+                )
             except Exception as error:  # noqa: BLE001  (the task fails with it where it would have run)
                 self._obstacle, whose = error, Turn.OURS
             if whose is Turn.OURS:
@@ -260,7 +272,12 @@ class TaskProcess(ContextManagedTaskProcess):
             self._upstream = dict.fromkeys(filter(dag.is_known_complete, upstream), True)
             self._upstream |= self.of_run.exist([task for task in upstream if task not in self._upstream])
         known = self._upstream.pop(task, None)
-        return self.of_run.is_complete(task) if known is None else known
+        if known is not None:
+            return known
+        is_complete = self.of_run.is_complete(task)
+        if is_complete and isinstance(task, TaskWithCleanup | luigi.WrapperTask):
+            self.send(Reading(self.task.task_id, task))
+        return is_complete
 
     def put(self, result: tuple[Any, ...]) -> None:
         """Take the result from Luigi's `run`, and pass it on with the exception that belongs to it.
@@ -281,8 +298,8 @@ class TaskProcess(ContextManagedTaskProcess):
             values = memory.current().take_leaving() if report.result[1] == DONE else {}
             self._writer.send(dataclasses.replace(report, error=picklable(report.error), values=values))
 
-    def send(self, call: Call) -> None:
-        """Hand a call to the scheduler to the worker, from whichever thread or process."""
+    def send(self, call: Call | Reading) -> None:
+        """Hand to the worker, from whichever thread or process, what is for it or for the scheduler."""
         if self._writer is None:
             self.results.take(self, call)
         else:

@@ -34,6 +34,7 @@ from superluigi.running.task_process import (
     ITSELF,
     Call,
     PooledTask,
+    Reading,
     RemoteTraceback,
     Report,
     Results,
@@ -43,7 +44,7 @@ from superluigi.running.task_process import (
 from superluigi.targets.foresight import foresight
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from superluigi.running.executors import Pool
     from superluigi.running.scheduler import Scheduler
@@ -64,6 +65,7 @@ class Worker(luigi.worker.Worker):
         self._pool = pool
         self._without_id: dict[luigi.Task, Exception] = {}
         self._done_before: set[str] | None = None
+        self._told_done: set[luigi.Task] = set()  # by this run
         self._cleanup = Cleanup(run)
         self._put_off: Counter[str] = Counter()  # how often, by the ids of tasks that other runs were making
         self.requirements: dict[luigi.Task, tuple[luigi.Task, ...]] = {}
@@ -71,7 +73,8 @@ class Worker(luigi.worker.Worker):
     # Scheduling
 
     def add(self, task: luigi.Task, multiprocess: bool = False, processes: int = 0) -> bool:  # noqa: ARG002, FBT001, FBT002
-        """Tell the scheduler of a task and of all that it needs; see `add_all`."""
+        """Tell the scheduler of a task that is found to be needed while others run, and of all that it needs."""
+        self._cleanup.is_needed(None, [task])
         return self._add_graph([task])
 
     def add_all(self, roots: Sequence[luigi.Task]) -> bool:
@@ -89,44 +92,32 @@ class Worker(luigi.worker.Worker):
         self.add_succeeded = True
         added: dict[luigi.Task, tuple[luigi.Task, ...]] = {}
         with foresight():
-            spared = self._add_levels(roots, added, may_spare=True)
-            while needed := self._cleanup.needed(spared, added):
-                spared = [task for task in spared if task not in needed]
-                spared += self._add_levels(needed, added, may_spare=False)
-            for task in dict.fromkeys(spared):
-                self._run.spared.add(task)
+            self._add_levels(roots, added)
+            for task in self._cleanup.take_spared():
                 self._add_one(task)
         self.requirements.update(added)
-        self._cleanup.expect(added)
         if not all(map(dag.is_ours, added)):  # where all are, their ids could not be told of a circle
             dag.walk(roots, lambda member: self.requirements.get(member, ()))
         if self._first_task is None and roots:
             self._first_task = roots[0].task_id
         return bool(self.add_succeeded)
 
-    def _add_levels(
-        self, roots: Iterable[luigi.Task], added: dict[luigi.Task, tuple[luigi.Task, ...]], *, may_spare: bool
-    ) -> list[luigi.Task]:
-        """Add tasks and all that they need, but for those that may be spared, which are given; not the roots of these.
-
-        What was added, with what it needs, is put into `added`.
-        """
-        spared: list[luigi.Task] = []
+    def _add_levels(self, roots: Sequence[luigi.Task], added: dict[luigi.Task, tuple[luigi.Task, ...]]) -> None:
+        """Add tasks and all that they need, but for what is spared; put what was added into `added`, with its needs."""
         outlook = Outlook(self._run.forcing)
         level = list(dict.fromkeys(roots))
-        seen = {*added, *level}
+        seen = set(level)
         while level:
             outlook.ask(level)
             following: list[luigi.Task] = []
             for current in level:
-                if may_spare and self._cleanup.may_be_spared(current):
-                    spared.append(current)
+                if self._cleanup.spares(current):
                     continue
                 upstream = added[current] = tuple(self._add_one(current))
                 following += [required for required in dict.fromkeys(upstream) if required not in seen]
                 seen.update(upstream)
-            level, may_spare = following, True
-        return spared
+                following += self._cleanup.is_needed(current, upstream)
+            level = following
 
     def _keep_alive(self, get_work_response: Any) -> bool:
         """Stay as Luigi's `keep_alive` says, and while another client runs what is needed here: a path is promised."""
@@ -187,6 +178,8 @@ class Worker(luigi.worker.Worker):
     def _add_one(self, task: luigi.Task) -> list[luigi.Task]:
         """Tell the scheduler of a task; give what it needs, unless it is complete."""
         is_complete = self._check(task)
+        if is_complete is True:
+            self._told_done.add(task)
         if is_complete is False and self._is_done_there(task):
             self._scheduler.add_task(worker=self._id, task_id=task.task_id, status=UNKNOWN, runnable=False)
         upstream = []
@@ -202,7 +195,7 @@ class Worker(luigi.worker.Worker):
         For ten seconds after a task was done it ignores that the task is to run, unless it is told that this no
         longer holds: see `stable_done_cooldown_secs` in Luigi's scheduler. One request per run with forced tasks.
         """
-        if task in self._run.done:
+        if task in self._run.done or task in self._told_done:
             return True
         if self._done_before is None:
             self._done_before = set(self._scheduler.task_list(status=DONE, upstream_status="", limit=False))
@@ -353,10 +346,10 @@ class Worker(luigi.worker.Worker):
                 missing = [*missing, *process.missing()]
         if new_deps:
             self._run.yielded.setdefault(task, set()).update(load_task(*required) for required in new_deps)
-            self._cleanup.expect({task: self._run.yielded[task]})
+            self._cleanup.is_needed(task, self._run.yielded[task])
         self._run.memory.arrive(report.values)
         if report.turn is Turn.MADE:
-            self._run.made_elsewhere.add(task)
+            self._run.found_made.add(task)
         if status == DONE:
             self._run.record_success(task)
             self._cleanup.succeeded(task)
@@ -373,6 +366,11 @@ class Worker(luigi.worker.Worker):
         if is_from_elsewhere and report.error.__cause__ is None:
             raise report.error from RemoteTraceback(report.text)
         raise report.error
+
+    def note_reading(self, reading: Reading) -> None:
+        """Take that a running task has yielded a short-lived one, which is there."""
+        if (reader := self._scheduled_tasks.get(reading.task_id)) is not None:
+            self._cleanup.is_needed(reader, [reading.required])
 
     def call_scheduler(self, call: Call) -> None:
         """Tell the scheduler what a running task has to say to it."""

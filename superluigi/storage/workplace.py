@@ -241,6 +241,18 @@ def _is_empty(folder: Path) -> bool:
 
 # After a kill
 
+_hands_off: ContextVar[bool] = ContextVar("superluigi_hands_off", default=False)
+
+
+@contextlib.contextmanager
+def hands_off() -> Iterator[None]:
+    """Leave what killed processes left where it is, for who only looks."""
+    token = _hands_off.set(True)
+    try:
+        yield
+    finally:
+        _hands_off.reset(token)
+
 
 def abandoned_homes() -> list[Path]:
     """Give the homes that killed processes left in the data directory. Costs one listing."""
@@ -267,6 +279,8 @@ def needs_clearing(place: Path) -> bool:
 
     One listing; none once a run has looked there.
     """
+    if _hands_off.get():
+        return False
     current = _current.get()
     name = os.fspath(place)
     if current is not None and name in current.clear:

@@ -20,7 +20,7 @@ from superluigi.errors import (
     TargetNotFoundError,
     TargetShapeError,
 )
-from superluigi.storage import cache, files, workplace
+from superluigi.storage import cache, files, leases, workplace
 from superluigi.targets.metadata import Metadata, plain
 from superluigi.targets.publishing import StagedOutput
 from superluigi.targets.store import ReadCopy, Shape, Store
@@ -131,6 +131,8 @@ class Target(luigi.Target):
         with self.store.staging() as folder:
             staged = StagedOutput(self, folder)
             yield staged.path
+            staged.check()
+            leases.confirm()  # of the task that writes here, if it has one
             staged.publish(None)
 
     def open(self, mode: str = "r") -> OpenFile:

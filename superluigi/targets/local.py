@@ -102,7 +102,7 @@ class LocalStore:
 
     def _holds_only_its_record(self) -> bool:
         """Say whether that is all that was left of a folder. One listing where the record lies inside."""
-        if self.inside_name is None:
+        if self.inside_name is None or not self.path.is_dir():
             return False
         with os.scandir(self.path) as entries:
             return [entry.name for entry in itertools.islice(entries, 2)] == [self.inside_name]
@@ -281,7 +281,7 @@ class LocalStore:
     def discard(self, *, keep_record: bool = False) -> None:
         """Remove data, then record: the reverse would leave data without origin."""
         with files.translated("remove", self.path), processes.lock(str(self.path)):
-            if os.path.lexists(self.path):
+            if os.path.lexists(self.path) and not (keep_record and self._holds_only_its_record()):
                 with workplace.staging_folder(self._place) as staging:
                     self._take_away(staging, keep_record=keep_record)
             if not (keep_record or self._record_is_inside):
@@ -290,7 +290,7 @@ class LocalStore:
 
     def _take_away(self, staging: Path, *, keep_record: bool) -> None:
         """Move the data away in one step, then remove them: a folder that is half removed must not count."""
-        record = self._own_record() if keep_record else None
+        record = (self._own_record() or {}) if keep_record else None  # what has none leaves the time alone
         removed = staging / self.path.name
         if record is not None and self._record_is_inside:
             removed.mkdir()

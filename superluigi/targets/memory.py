@@ -20,11 +20,15 @@ import luigi
 from superluigi.errors import MemoryTargetError, TargetNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+    from superluigi.targets.metadata import Metadata
 
 Key: TypeAlias = tuple[Any, ...]  # the task, and the place of the target in its `output()`
 
+_ORIGIN = "origin"  # where, among the values of a task, stands what they were made from
 _ALONE = (None,)  # the place of a target that is no task's and has no name
+_RAN = "the task of a NoTarget has run"
 _GONE = object()  # stands for a value that was deleted
 
 
@@ -113,7 +117,7 @@ class Memory:
         if not self._leaves and self._pid == os.getpid():
             return {}
         return {
-            key: _DELETED if value is _GONE else value if self._stays and value is not None else _packed(key, value)
+            key: _DELETED if value is _GONE else value if self._stays and value != _RAN else _packed(key, value)
             for key, value in changes.items()
         }
 
@@ -178,7 +182,7 @@ class _MemoryOfTheProcess(Memory):
         self.of_last_run.delete(key)
 
     def leaving(self, changes: Mapping[Key, Any]) -> dict[Key, Any]:
-        if self._pid != os.getpid() and any(value is not None for value in changes.values()):
+        if self._pid != os.getpid() and any(value is not _RAN for value in changes.values()):
             message = (
                 f"{_named(next(iter(changes)))} was set in a process that Luigi forked, and would be lost with it. "
                 "Run the task by run_task, which takes values along, or with one worker."
@@ -192,6 +196,7 @@ class Draft:
 
     def __init__(self, bearer: Key) -> None:
         self._bearer = bearer
+        self.own: Collection[Key | None] = ()  # what tells the outputs of the task
         self._memory = current()
         self._changes: dict[Key, Any] = {}
         self._leaving: dict[Key, Any] = {}
@@ -210,14 +215,17 @@ class Draft:
 
     def set(self, key: Key, value: Any) -> None:
         """Set a value; one of the task itself, that an earlier run has set, is replaced."""
-        is_own = key[:-1] == self._bearer
-        if self.has(key) and (key in self._changes or not is_own):
+        if self.has(key) and (key in self._changes or key not in self.own):
             raise _is_set(key)
         self._changes[key] = value
 
     def delete(self, key: Key) -> None:
         """Let a value go once the task has ended well."""
         self._changes[key] = _GONE
+
+    def tell_origin(self, made_from: Metadata, in_memory: Metadata) -> None:
+        """Keep what the task's values were made from: its own inputs, and those of the values that it has read."""
+        self._changes[origin_of(self._bearer)] = (made_from, dict(in_memory))
 
     def check(self) -> None:
         """See that all that was set can go where it has to.
@@ -270,6 +278,11 @@ def keep(memory: Memory, keys: Iterable[Key]) -> Memory:
     return kept
 
 
+def origin_of(bearer: Key) -> Key:
+    """Give what tells the origin of a task's values."""
+    return (*bearer, _ORIGIN)
+
+
 def _packed(key: Key, value: Any) -> Packed:
     import cloudpickle
 
@@ -292,11 +305,12 @@ def _is_set(key: Key) -> MemoryTargetError:
 
 def _named(key: Key) -> str:
     """Say whose value it is, without the parameters: some are private."""
-    *bearer, role = key
-    place = "".join(f"[{part!r}]" for part in role)
-    if role == _ALONE:
+    *bearer, own = key
+    if own == _ALONE:
         return "a target without a name"
-    return f"the value {role[0]!r}" if not bearer else f"{bearer[1]}.output(){place}"
+    if not bearer:
+        return f"the value {own[0]!r}"
+    return f"{bearer[1]}.output(){''.join(f'[{part!r}]' for part in own[1])}" if own != _ORIGIN else str(bearer[1])
 
 
 class PathlessTarget(luigi.Target):
@@ -321,6 +335,14 @@ class PathlessTarget(luigi.Target):
     def exists(self) -> bool:
         """Say whether the run that is under way has made it."""
         return self.key is not None and self._place.has(self.key)
+
+    @property
+    def origin(self) -> tuple[Metadata, Metadata] | None:
+        """What the task's values were made from, and by task id those that it has read; None if that is not known."""
+        if self.key is None or not self._place.has(origin_of(self.key[:-1])):
+            return None
+        told: tuple[Metadata, Metadata] = self._place.get(origin_of(self.key[:-1]))
+        return told
 
     def is_bound(self) -> bool:
         """Say whether it is known whose it is."""
@@ -399,13 +421,16 @@ class MemoryTarget(PathlessTarget):
 class NoTarget(PathlessTarget):
     """The output of a task that leaves nothing but an effect: it never exists, so the task runs in every `run_task`.
 
-    Once in each: for what requires it in the same run it is there when `run` has ended well.
+    Once in each: for what requires it in the same run it is there when `run` has ended well. Under `luigi.build`, which
+    does not tell one run from another, once in a process.
     """
 
     def remove(self) -> None:
-        """Do nothing: there is nothing."""
+        """Forget that the task has run; there is nothing else."""
+        if self.key is not None:
+            self._place.delete(self.key)
 
     def mark(self) -> None:
         """Say that the task has run."""
         assert self.key is not None
-        self._place.set(self.key, None)
+        self._place.set(self.key, _RAN)

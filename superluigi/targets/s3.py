@@ -77,10 +77,11 @@ class _S3Store:
         data = self.metadata_bucket.get_bytes(self.metadata_key)
         return None if data is None else metadata.decode(data)
 
-    def _let_stay(self, record: Metadata | None) -> None:
-        """Let a record that outlives its data say so."""
-        if record is not None:
-            self.metadata_bucket.put_bytes(self.metadata_key, metadata.removed(record), self.upload_options)
+    def _let_stay(self, seen: Seen) -> None:
+        """Let the record of present data say that it outlives them; where there is none, that alone is what stays."""
+        if seen.fingerprint is not None:
+            record = metadata.removed(seen.record or {})
+            self.metadata_bucket.put_bytes(self.metadata_key, record, self.upload_options)
 
     def mark(self, run: str) -> None:
         """Put the marker."""
@@ -193,7 +194,7 @@ class S3ObjectStore(_S3Store):
     def discard(self, *, keep_record: bool = False) -> None:
         """Delete the object, then the record."""
         if keep_record:
-            self._let_stay(self.read_record())
+            self._let_stay(self.look())
         self.bucket.delete([self.key])
         if not keep_record:
             self.metadata_bucket.delete([self.metadata_key])
@@ -355,7 +356,7 @@ class S3PrefixStore(_S3Store):
     def discard(self, *, keep_record: bool = False) -> None:
         """Delete the objects, then the record; a marker stands meanwhile: half of the objects must not count."""
         if keep_record:
-            self._let_stay(self.read_record())
+            self._let_stay(self.look())
         if objects := self._listed():
             self.bucket.put_bytes(self._unfinished_key, b"", self.upload_options)
         self.bucket.delete(item.key for item in objects)
