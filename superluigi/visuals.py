@@ -1,4 +1,4 @@
-"""Graphs as pictures: text, Mermaid, DOT and HTML, by the standard library alone.
+"""Graphs as pictures, and facts as tables: text, Mermaid, DOT and HTML, by the standard library alone.
 
 Whoever has something to draw describes it as a `Graph`: nodes with a key, a label and a state, each with edges to
 what is upstream of it, and for every state a `Look`, which says by what sign and in which tone it is drawn, and what
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 _MAX_CHARACTERS = 240  # of one label
 _MAX_DEPTH = 40  # levels of a tree that are indented; what is deeper goes on at the margin
@@ -99,11 +99,11 @@ def text(graph: Graph, *, colour: bool = False) -> str:
     A node that is upstream of several is shown where it is first met, and named wherever else it belongs. What is
     deeper than 40 levels goes on at the margin. `colour` adds the codes of a terminal; the signs are there anyway.
     """
-    lines = [_clean(graph.title)] if graph.title else []
+    lines = [clean(graph.title)] if graph.title else []
     for row in _rows(graph):
         look = graph.looks[row.node.state]
-        role = f"{_clean(row.role)}: " if row.role else ""
-        shown = f"{look.sign} {_clean(row.node.label)}"
+        role = f"{clean(row.role)}: " if row.role else ""
+        shown = f"{look.sign} {clean(row.node.label)}"
         if colour:
             shown = f"\x1b[{_TERMINAL[look.tone]}m{shown}\x1b[0m"
         lines.append(f"{row.branch}{role}{shown}{_said_of(row)}")
@@ -114,7 +114,7 @@ def text(graph: Graph, *, colour: bool = False) -> str:
 def _said_of(row: _Row) -> str:
     if row.place is not _Place.HERE:
         return f" ({row.place.value})"
-    return f"  {_clean(row.node.detail)}" if row.node.detail else ""
+    return f"  {clean(row.node.detail)}" if row.node.detail else ""
 
 
 class _Place(enum.Enum):
@@ -166,7 +166,7 @@ def _looks_in(graph: Graph) -> list[tuple[str, Look]]:
     return [(state, look) for state, look in graph.looks.items() if state in present]
 
 
-def _clean(label: str) -> str:
+def clean(label: str) -> str:
     """Give a label on one line, with what cannot be seen, or not be written as UTF-8, as escapes."""
     if len(label) > _MAX_CHARACTERS:
         half = _MAX_CHARACTERS // 2
@@ -201,7 +201,7 @@ def mermaid(graph: Graph) -> str:
 
 def _for_mermaid(label: str) -> str:
     """Escape by Mermaid's entity codes: https://mermaid.js.org/syntax/flowchart.html#entity-codes-to-escape-characters."""
-    return _NOT_IN_MERMAID.sub(lambda found: "".join(f"#{ord(sign)};" for sign in found[0]), _clean(label))
+    return _NOT_IN_MERMAID.sub(lambda found: "".join(f"#{ord(sign)};" for sign in found[0]), clean(label))
 
 
 def dot(graph: Graph) -> str:
@@ -228,7 +228,7 @@ def dot(graph: Graph) -> str:
 
 def _for_dot(label: str) -> str:
     r"""Escape what ends a string, and what Graphviz reads in one: `\N` and its kin, and entities of HTML."""
-    return _clean(label).replace("\\", r"\\").replace('"', r"\"").replace("&", "&amp;")
+    return clean(label).replace("\\", r"\\").replace('"', r"\"").replace("&", "&amp;")
 
 
 # HTML
@@ -236,7 +236,7 @@ def _for_dot(label: str) -> str:
 
 def page(graph: Graph) -> str:
     """Give the graph as a page of its own: one file without scripts, that loads nothing and reads on light and dark."""
-    title = html.escape(_clean(graph.title) or "Graph")
+    title = html.escape(clean(graph.title) or "Graph")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'
@@ -252,7 +252,7 @@ def fragment(graph: Graph, *, max_rows: int | None = 500) -> str:
     anchors = {node.key: f"{scope}-{number}" for number, node in enumerate(graph.nodes)}
     lines = [f'<div class="superluigi-graph">\n<style>{_style()}</style>']
     if graph.title:
-        lines.append(f'<p class="title">{html.escape(_clean(graph.title))}</p>')
+        lines.append(f'<p class="title">{html.escape(clean(graph.title))}</p>')
     lines.append('<div role="list">')
     left_out = 0
     for number, row in enumerate(_rows(graph)):
@@ -268,9 +268,20 @@ def fragment(graph: Graph, *, max_rows: int | None = 500) -> str:
     return "\n".join(lines)
 
 
+def table(title: str, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """Give facts as a piece of a page, in the style of `fragment`; without rows the title alone."""
+    lines = [f'<div class="superluigi-graph">\n<style>{_style()}</style>']
+    lines.append(f'<p class="title">{html.escape(clean(title))}</p>')
+    if rows:
+        cells = [[f"<th>{html.escape(clean(cell))}</th>" for cell in head]]
+        cells += [[f"<td>{html.escape(clean(cell))}</td>" for cell in row] for row in rows]
+        lines.append("<table>" + "\n".join(f"<tr>{''.join(row)}</tr>" for row in cells) + "</table>")
+    return "\n".join([*lines, "</div>\n"])
+
+
 def _row_as_html(row: _Row, look: Look, anchor: str) -> str:
-    label = html.escape(_clean(row.node.label))
-    role = f'<span class="role">{html.escape(_clean(row.role))}</span> ' if row.role else ""
+    label = html.escape(clean(row.node.label))
+    role = f'<span class="role">{html.escape(clean(row.role))}</span> ' if row.role else ""
     is_here = row.place is _Place.HERE
     named = f"<span>{label}</span>" if is_here else f'<a href="#{anchor}">{label}</a>'
     said = f' <span class="faint">{html.escape(_said_of(row).strip())}</span>' if _said_of(row) else ""

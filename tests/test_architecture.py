@@ -26,6 +26,7 @@ LAYERS = [
     ["identity", "provenance"],
     ["execution"],
     ["tasks"],
+    ["records"],
     ["ancestry", "comparison"],
     ["reproduction"],
     ["forcing", "staleness", "outlook"],

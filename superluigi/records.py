@@ -1,0 +1,467 @@
+"""Records as they are: found by the path of an output, local or in S3, read once, and checked.
+
+Nothing here asks whether a record is that of the present data, as targets do: whoever follows lineage, or verifies
+data, decides that by fingerprints. The invariant: nothing is written, and what is no record of ours, damaged or forged,
+is told as such and never followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import math
+import os
+import re
+import stat
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+
+from superluigi import config
+from superluigi.errors import (
+    BucketNotFoundError,
+    CredentialsError,
+    InvalidNameError,
+    StorageError,
+    StoreUnavailableError,
+    SuperLuigiError,
+    TargetNotFoundError,
+    TaskTypeError,
+)
+from superluigi.execution import own_target
+from superluigi.provenance import SCHEMA
+from superluigi.storage.concurrency import run_all
+from superluigi.storage.s3 import Bucket
+from superluigi.targets import LocalFileTarget, LocalFolderTarget, S3ObjectTarget, S3PrefixTarget
+from superluigi.targets.metadata import REMOVED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    import luigi
+
+    from superluigi.dag import Role
+    from superluigi.targets import Target
+    from superluigi.targets.metadata import Metadata
+
+Output: TypeAlias = "str | os.PathLike[str] | luigi.Target"
+
+RECORD_SUFFIX = ".metadata.json"
+IN_MEMORY = "in_memory"  # the field that tells, by task id, what the values that a task read were made from
+
+_MAX_RECORD_BYTES = 256 << 20  # a record holds its direct inputs alone; what is larger is none
+_MAX_DEPTH = 120  # levels of a record: metadata are refused beyond 100
+_OF_THE_WHOLE_BUCKET = (BucketNotFoundError, CredentialsError, StoreUnavailableError)
+_MAX_SHOWN = 60
+
+
+class State(str, Enum):
+    """What is found where an ancestor was read from."""
+
+    RECORDED = "recorded"
+    RAW = "raw"
+    MISSING = "missing"
+    REMOVED = "removed"
+    REPLACED = "replaced"
+    UNREADABLE = "unreadable"
+    IN_MEMORY = "in memory"
+    WITHOUT_RECORD = "without record"
+
+    def __str__(self) -> str:
+        """Give the word itself, on every Python."""
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where data may be, and their record; local paths are absolute. `base` is what they are relative to, if known."""
+
+    path: str
+    record_paths: tuple[str, ...]
+    base: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is found at the first of several places where there is anything.
+
+    `record` is that of the data which are to be there, `former` that of the data before them, if it was kept.
+    """
+
+    path: str
+    state: State
+    record_path: str | None = None
+    record: Metadata | None = None
+    former: Metadata | None = None
+    error: str | None = None
+    base: str | None = None
+    given: Target | None = None
+
+    def as_target(self) -> Target:
+        """Give the target: what the user has given, else one with data and record where they were found."""
+        if self.given is not None:
+            return self.given
+        output = (self.record or {}).get("output") or {}
+        inside = os.path.join(self.path, RECORD_SUFFIX) if not is_remote(self.path) else f"{self.path}{RECORD_SUFFIX}"
+        is_inside = self.record_path == inside
+        if is_remote(self.path):
+            bucket, key = _parts(self.path)
+            record_bucket, record_key = _parts(self.record_path or f"{self.path.rstrip('/')}{RECORD_SUFFIX}")
+            if not key.endswith("/"):
+                return S3ObjectTarget(bucket, key, record_bucket, record_key)
+            if is_inside:
+                return S3PrefixTarget(bucket, key, metadata_inside_prefix=True)
+            return S3PrefixTarget(bucket, key, record_bucket, record_key)
+        if is_inside:
+            return LocalFolderTarget(self.path, metadata_inside_folder=True)
+        is_folder = os.path.isdir(self.path) or output.get("type") == LocalFolderTarget.__name__
+        return (LocalFolderTarget if is_folder else LocalFileTarget)(self.path, self.record_path)
+
+
+def find(path_or_target: Output, function: str) -> Found:
+    """Give what is found of an output that a user names; `function` is named in errors.
+
+    Raises:
+        InvalidNameError: it cannot be a path or an address.
+        TaskTypeError: it is something else, such as a task.
+    """
+    target = own_target(path_or_target)
+    reader = Reader(target)
+    if target is not None:
+        found = reader.find((Place(absolute(str(target.path)), (absolute(str(target.metadata_path)),)),))
+        return _with_present_record(replace(found, given=target))
+    text = _text(path_or_target, function)
+    if text.endswith(RECORD_SUFFIX):
+        return _with_present_record(_found_by_record(reader, absolute(text)))
+    return _with_present_record(reader.find(_places_of(text)))
+
+
+def nothing_at(path: str) -> TargetNotFoundError:
+    """Build the error for an output of which nothing is left."""
+    message = (
+        f"There are neither data nor a lineage record at {path}. Correct the path, or run the task that makes it; "
+        "of data whose record has a path of its own, give the target or that path."
+    )
+    return TargetNotFoundError(message)
+
+
+def is_remote(path: str) -> bool:
+    """Say whether it is an address in S3."""
+    return path.startswith("s3://")
+
+
+def _text(given: object, function: str) -> str:
+    if not isinstance(given, str | os.PathLike):
+        message = (
+            f"{function}() was given {given!r}, a {type(given).__name__}, but takes a target, a path or an s3:// "
+            "address. Of a task give its output()."
+        )
+        raise TaskTypeError(message)
+    text = os.fsdecode(os.fspath(given))
+    if not isinstance(given, str) and text.replace("\\", "/").startswith("s3:/"):
+        raise InvalidNameError(text, "is an s3:// address as a Path, which drops a slash", "Give the address as text.")
+    if is_remote(text):
+        _check_address(text)
+    elif not text.strip() or "\0" in text:
+        raise InvalidNameError(text, "cannot be a path", "Give a path such as 'data/features.csv'.")
+    return os.path.expanduser(text) if text.startswith("~") else text
+
+
+def _check_address(address: str) -> None:
+    bucket, key = _parts(address)
+    if not bucket or not key.strip("/"):
+        raise InvalidNameError(address, "names a bucket, not data", "Give s3://bucket/key or s3://bucket/prefix/.")
+    S3ObjectTarget(bucket, key.rstrip("/"))  # knows what S3 allows
+
+
+def _parts(address: str) -> tuple[str, str]:
+    bucket, _, key = address.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+def absolute(path: str, base: str | None = None) -> str:
+    """Give a local path from the root, without asking for links; an address stays as it is."""
+    return path if is_remote(path) else os.path.normpath(os.path.join(base or os.getcwd(), path))
+
+
+def _places_of(text: str) -> tuple[Place, ...]:
+    """Give where data and record may be, by the rules by which targets name their records."""
+    if not is_remote(text):
+        path = absolute(text)
+        beside, inside = str(LocalFileTarget(path).metadata_path), os.path.join(path, RECORD_SUFFIX)
+        return (Place(path, (beside, inside)),)
+    name = text.rstrip("/")
+    as_prefix = Place(f"{name}/", (f"{name}{RECORD_SUFFIX}", f"{name}/{RECORD_SUFFIX}"))
+    return (as_prefix,) if text.endswith("/") else (Place(name, (f"{name}{RECORD_SUFFIX}",)), as_prefix)
+
+
+def _found_by_record(reader: Reader, record_path: str) -> Found:
+    """Give what is found of an output whose record is named; the data are beside it if they bear its name."""
+    name = record_path.removesuffix(RECORD_SUFFIX)
+    found = reader.find((Place(name.rstrip("/"), (record_path,)),))
+    output = (found.record or {}).get("output")
+    told = output.get("path") if isinstance(output, dict) else None
+    if not isinstance(told, str) or not told:
+        return found
+    if os.path.basename(told.rstrip("/")) == os.path.basename(name.rstrip("/")) and is_remote(told) == is_remote(name):
+        is_prefix = is_remote(told) and told.endswith("/")
+        return replace(found, path=f"{name.rstrip('/')}/" if is_prefix else found.path)
+    return replace(found, path=absolute(told))
+
+
+def _with_present_record(found: Found) -> Found:
+    """Give what is found with the record that is of the present data, where two are kept since those were replaced."""
+    if found.record is not None and is_remote(found.path) and found.given is None and found.path[-1] != "/":
+        output = found.record.get("output")
+        told = output.get("path") if isinstance(output, dict) else None
+        if told == f"{found.path}/":  # the record of a prefix lies where that of an object of its name would
+            found = replace(found, path=told)
+    if found.former is None:
+        return found
+    with contextlib.suppress(SuperLuigiError):
+        if found.as_target().read_metadata() == found.former:
+            return replace(found, record=found.former, former=None)
+    return found
+
+
+# Reading
+
+
+class Reader:
+    """Reads records, each once; safe between the threads of one call."""
+
+    def __init__(self, target: Target | None) -> None:
+        self._buckets: dict[str, Bucket] = {}
+        self._refused: dict[str, StorageError] = {}
+        self._read: dict[str, _Record | None] = {}
+        if isinstance(target, S3ObjectTarget | S3PrefixTarget):
+            store = target.store
+            self._buckets = {bucket.name: bucket for bucket in (store.metadata_bucket, store.bucket)}
+
+    def find_all(self, asked: Iterable[tuple[Place, ...]]) -> dict[tuple[Place, ...], Found]:
+        """Give what is found for each; those in S3 many at a time."""
+        found: dict[tuple[Place, ...], Found] = {}
+
+        def find(places: tuple[Place, ...]) -> None:
+            found[places] = self.find(places)
+
+        remote = []
+        for places in asked:
+            if any(is_remote(path) for place in places for path in (place.path, *place.record_paths)):
+                remote.append(functools.partial(find, places))
+            else:
+                find(places)
+        if remote:
+            run_all(remote, max_concurrency=config.max_concurrency())
+        return found
+
+    def find(self, places: tuple[Place, ...]) -> Found:
+        """Give what is found at the first of the places where there is anything."""
+        for place in places:
+            for record_path in place.record_paths:
+                try:
+                    read = self._record(record_path)
+                    if read is None:
+                        continue
+                except (OSError, ValueError) as error:
+                    return Found(place.path, State.UNREADABLE, record_path, error=_reason(error, record_path))
+                if read.error is not None:
+                    return Found(place.path, State.UNREADABLE, record_path, error=f"{record_path}: {read.error}")
+                assert read.record is not None
+                state = State.REMOVED if REMOVED in read.record else State.RECORDED
+                return Found(place.path, state, record_path, read.record, read.former, base=place.base)
+            try:
+                if self._has_data(place):
+                    return Found(place.path, State.RAW, base=place.base)
+            except (OSError, ValueError) as error:
+                return Found(place.path, State.UNREADABLE, error=_reason(error, place.path))
+        return Found(places[0].path, State.MISSING)
+
+    def _record(self, path: str) -> _Record | None:
+        if path not in self._read:
+            data = self._remote_bytes(path) if is_remote(path) else _local_bytes(path)
+            self._read[path] = None if data is None else _parsed(data)
+        return self._read[path]
+
+    def _remote_bytes(self, address: str) -> bytes | None:
+        bucket, key = _parts(address)
+        with self._asking(bucket) as asked:
+            return asked.get_bytes(key)
+
+    def _has_data(self, place: Place) -> bool:
+        """Say whether there is anything that is not ours. One HEAD, or one listing."""
+        if not is_remote(place.path):
+            try:
+                os.stat(place.path)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            return True
+        bucket, key = _parts(place.path)
+        with self._asking(bucket) as asked:
+            if not key.endswith("/"):
+                return asked.has(key)
+            listed = asked.listing(key, limit=10)
+            return any(not item.key.endswith(("/", RECORD_SUFFIX, ".superluigi-unfinished")) for item in listed)
+
+    @contextlib.contextmanager
+    def _asking(self, name: str) -> Iterator[Bucket]:
+        """Yield a bucket to ask; one that cannot be asked at all is not asked again for each of its objects."""
+        if name in self._refused:
+            raise self._refused[name].with_traceback(None)
+        try:
+            yield self._buckets.setdefault(name, Bucket(name))
+        except _OF_THE_WHOLE_BUCKET as error:
+            self._refused[name] = error
+            raise
+
+
+def _local_bytes(path: str) -> bytes | None:
+    """Give the bytes of a file, None if there is none; of a forged path to a device or a pipe none are read."""
+    try:
+        facts = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not stat.S_ISREG(facts.st_mode) or facts.st_size > _MAX_RECORD_BYTES:
+        message = f"a record was expected there, but it is no file, or one of {facts.st_size} bytes"
+        raise ValueError(message)
+    with open(path, "rb", buffering=0) as stream:
+        return stream.read()
+
+
+def _reason(error: Exception, path: str) -> str:
+    if isinstance(error, SuperLuigiError):
+        return str(error)
+    return f"{path}: {getattr(error, 'strerror', None) or error}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """What the bytes of a record hold; `error` says why they are none that can be followed."""
+
+    record: Metadata | None = None
+    former: Metadata | None = None
+    error: str | None = None
+
+
+def _parsed(data: bytes) -> _Record:
+    try:
+        if data.count(b"[") + data.count(b"{") > _MAX_DEPTH:
+            _check_depth(data)
+        record = json.loads(data, parse_constant=_refuse, parse_float=_finite)
+        _check(record)
+        former = record.pop("superseded", None)
+        if former is not None:
+            _check(former)
+    except RecursionError:
+        return _Record(error="it is nested too deep to be a record")
+    except ValueError as error:
+        return _Record(error=f"it is no record of Super Luigi that can be read: {error}")
+    return _Record(record, former)
+
+
+def _refuse(constant: str) -> NoReturn:
+    message = f"{constant} is no JSON"
+    raise ValueError(message)
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        _refuse(digits)
+    return number
+
+
+def _check_depth(data: bytes) -> None:
+    """Refuse what is nested deeper than a record can be; brackets within text count for nothing."""
+    depth = 0
+    for found in re.finditer(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', data, re.DOTALL):
+        if found[0] in (b"[", b"{"):
+            depth += 1
+            if depth > _MAX_DEPTH:
+                message = f"it is nested more than {_MAX_DEPTH} levels deep"
+                raise ValueError(message)
+        elif found[0] in (b"]", b"}"):
+            depth -= 1
+
+
+_TEXT = (str, type(None))
+_MAPPING = (dict, type(None))
+_FIELDS: Mapping[str, tuple[type, ...]] = {
+    "schema": (str,),
+    "task_family": _TEXT,
+    "task_module": _TEXT,
+    "task_id": _TEXT,
+    "version": _TEXT,
+    "code": _TEXT,
+    "params": _MAPPING,
+    "output": _MAPPING,
+    "python": _TEXT,
+    "packages": _MAPPING,
+    IN_MEMORY: _MAPPING,
+}
+_FIELDS_OF_INPUT = ("fingerprint", "task_family", "task_id", "metadata_path")
+
+
+def _check(record: object) -> None:
+    """Refuse what is no record of ours. A record that was written by hand may lack any field."""
+    if not isinstance(record, dict):
+        message = f"it holds a {type(record).__name__} instead of fields"
+        raise ValueError(message)  # noqa: TRY004  (what is wrong is what the file holds)
+    schema = record.get("schema", SCHEMA)
+    if schema != SCHEMA:
+        message = f"its schema is {shown(schema)}, and {SCHEMA!r} was expected; a newer version may have written it"
+        raise ValueError(message)
+    for name, kinds in _FIELDS.items():
+        if name in record and not isinstance(record[name], kinds):
+            message = f"its field {name!r} is {shown(record[name])}"
+            raise ValueError(message)
+    output = record.get("output") or {}
+    for name in ("path", "fingerprint"):
+        if not isinstance(output.get(name), _TEXT):
+            message = f"its field 'output' has the {name} {shown(output[name])}"
+            raise ValueError(message)  # noqa: TRY004  (as above)
+    for _ in inputs_of(record):
+        pass
+    for made_from in (record.get(IN_MEMORY) or {}).values():
+        _check(made_from)
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What a record says of one of its inputs, see `provenance.describe_input`."""
+
+    role: Role
+    is_dynamic: bool
+    path: str
+    fingerprint: str | None
+    task_family: str | None
+    task_id: str | None
+    metadata_path: str | None
+
+
+def inputs_of(record: Mapping[str, Any]) -> Iterator[Input]:
+    """Give the inputs of a record in their order, those that its run has yielded last. Raises ValueError."""
+    for name in ("input", "dynamic_input"):
+        pending: list[tuple[Role, Any]] = [((), record.get(name))]
+        while pending:
+            role, item = pending.pop()
+            if isinstance(item, list):
+                pending.extend(reversed([((*role, position), inner) for position, inner in enumerate(item)]))
+            elif isinstance(item, dict) and not isinstance(item.get("path"), str):
+                pending.extend(reversed([((*role, key), inner) for key, inner in item.items()]))
+            elif isinstance(item, dict):
+                facts = {key: item.get(key) for key in _FIELDS_OF_INPUT}
+                if not all(isinstance(fact, _TEXT) for fact in facts.values()):
+                    message = f"its field {name!r} holds an input {shown(item)}"
+                    raise ValueError(message)
+                yield Input(role, name == "dynamic_input", item["path"], **facts)
+            elif item is not None:
+                message = f"its field {name!r} holds {shown(item)} instead of an input"
+                raise ValueError(message)
+
+
+def shown(value: object) -> str:
+    """Give a value in few characters, text without quotation marks."""
+    written = value if isinstance(value, str) else repr(value)
+    return written if len(written) <= _MAX_SHOWN else f"{written[: _MAX_SHOWN - 1]}…"
