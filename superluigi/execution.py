@@ -48,6 +48,10 @@ _running: contextvars.ContextVar[tuple[int, ...]] = contextvars.ContextVar("supe
 shared_loop: contextvars.ContextVar[asyncio.AbstractEventLoop | None]
 shared_loop = contextvars.ContextVar("superluigi_shared_loop", default=None)  # on which many coroutines wait at once
 
+# The one task that writes elsewhere, and what gives its targets there for those of its `output()`.
+_redirection: contextvars.ContextVar[tuple[luigi.Task, Callable[[Any], Any]] | None]
+_redirection = contextvars.ContextVar("superluigi_redirection", default=None)
+
 _INTERNALS = frozenset({"_unconsumed_params", "_namespace_at_class_time"})  # Luigi's; they change no parameter
 
 
@@ -95,10 +99,29 @@ def _wrap_output(cls: Any) -> None:
 
     @functools.wraps(function)
     def output(self: Any) -> Any:
-        return _bound(self, function.__qualname__, function(self))
+        return _elsewhere(self, _bound(self, function.__qualname__, function(self)))
 
     output.__superluigi_wrapped__ = output  # type: ignore[attr-defined]
     type.__setattr__(cls, "output", output)
+
+
+@contextlib.contextmanager
+def redirected(task: luigi.Task, function: Callable[[Any], Any]) -> Iterator[None]:
+    """Let one task write to other targets while the block runs: those that `function` gives for its `output()`.
+
+    They are also what its `run` finds in `self.output()`. What `function` gave it is asked for again, where a class
+    calls `super().output()`, and leaves as it is.
+    """
+    token = _redirection.set((task, function))
+    try:
+        yield
+    finally:
+        _redirection.reset(token)
+
+
+def _elsewhere(task: Any, nested: Any) -> Any:
+    redirection = _redirection.get()
+    return nested if redirection is None or redirection[0] is not task else redirection[1](nested)
 
 
 def _bound(task: Any, function: str, nested: Any) -> Any:
@@ -313,7 +336,7 @@ class _Execution:
 
     def _open_outputs(self) -> Any:
         """Give a staged output for each target that has a path, else the target, as nested as `output()`."""
-        nested = self.task.output()
+        nested = _elsewhere(self.task, self.task.output())  # an output() that is no plain function is not wrapped
         if not self.is_atomic:
             return nested
 
