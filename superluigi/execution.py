@@ -13,6 +13,7 @@ import contextvars
 import errno
 import functools
 import inspect
+import itertools
 import os
 import sys
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping
@@ -51,6 +52,8 @@ shared_loop = contextvars.ContextVar("superluigi_shared_loop", default=None)  # 
 # The one task that writes elsewhere, and what gives its targets there for those of its `output()`.
 _redirection: contextvars.ContextVar[tuple[luigi.Task, Callable[[Any], Any]] | None]
 _redirection = contextvars.ContextVar("superluigi_redirection", default=None)
+
+_MAX_ORIGINS = 100  # of values that a record tells of; a chain of a thousand tasks must not carry a thousand each
 
 _INTERNALS = frozenset({"_unconsumed_params", "_namespace_at_class_time"})  # Luigi's; they change no parameter
 
@@ -325,7 +328,8 @@ class _Execution:
             described = provenance.describe_input(task, target, None)
             if target.origin is not None:
                 made_from, others = target.origin
-                self.in_memory |= {**others, described["task_id"]: made_from}
+                nearest_first = {described["task_id"]: made_from, **self.in_memory, **others}
+                self.in_memory = dict(itertools.islice(nearest_first.items(), _MAX_ORIGINS))
             return _Input(target.within(self.draft), described)
         fingerprint = None
         with contextlib.suppress(TargetNotFoundError):  # a task may call itself complete without it

@@ -486,3 +486,134 @@ class OwnRecord(TaskWithCleanup, TaskWithMetadata):
         metadata["rows"] = 3
         with self.output().tmp_write_path() as path:
             path.write_text("rows")
+
+
+# What was found to go wrong
+
+
+class OfIterators(InFolder):
+    """Its outputs stand in iterators, at several levels."""
+
+    def output(self) -> Any:
+        return {"first": (self.file(f"{name}.txt") for name in "ab"), "second": [map(self.file, ["c.txt"])]}
+
+    def run(self, output_path: Any) -> None:
+        for path in [*output_path["first"], *output_path["second"][0]]:
+            path.write_text("made")
+
+
+class BaseOfTwo(InFolder):
+    def output(self) -> Any:
+        return [MemoryTarget()]
+
+    def run(self, output_path: Any) -> None:
+        for number, target in enumerate(output_path):
+            target.set(number)
+
+
+class Extended(BaseOfTwo):
+    def output(self) -> Any:
+        return [MemoryTarget(), *super().output()]
+
+
+class SetOfTwo(BaseOfTwo):
+    def output(self) -> Any:
+        return {MemoryTarget(), MemoryTarget()}
+
+
+class StaticallyPlaced(InFolder):
+    place = ""
+
+    @staticmethod
+    def output() -> Any:
+        return LocalFileTarget(StaticallyPlaced.place)
+
+    def run(self, output_path: Path) -> None:
+        output_path.write_text("static")
+
+
+class HandedOn(Task):
+    """Gives as its own what it requires, after a look at it."""
+
+    folder = luigi.Parameter()
+
+    def requires(self) -> Any:
+        return Part(folder=self.folder, name="handed-on")
+
+    def output(self) -> Any:
+        return self.requires().output()
+
+    def complete(self) -> bool:
+        return bool(notes(Path(self.folder), "looked")) and super().complete()
+
+    def run(self) -> None:
+        note(self.folder, "looked", self.input().path)
+
+
+class ReadsWhatIsHandedOn(InFolder):
+    def requires(self) -> Any:
+        return HandedOn(folder=self.folder)
+
+    def output(self) -> LocalFileTarget:
+        return self.file("handed-on.txt")
+
+    def run(self, input_path: Path, output_path: Path) -> None:
+        output_path.write_text(input_path.read_text())
+
+
+class Link(TaskWithCleanup, InFolder):
+    """A value that is made from the one before, and goes."""
+
+    number = luigi.IntParameter()
+
+    def requires(self) -> Any:
+        return self.clone(number=self.number - 1) if self.number else None
+
+    def output(self) -> MemoryTarget:
+        return MemoryTarget()
+
+    def run(self, input_path: Any, output_path: MemoryTarget) -> None:
+        output_path.set(0 if input_path is None else input_path.get() + 1)
+
+    def cleanup(self) -> None:
+        super().cleanup()
+        self.tell(f" gone {self.number}")
+
+
+class ReadsTwoParts(InFolder):
+    """Finds one part gone when it reads: another run has cleaned it up since this one was planned."""
+
+    def requires(self) -> Any:
+        return [Part(folder=self.folder, name="there"), Before(folder=self.folder)]
+
+    def output(self) -> LocalFileTarget:
+        return self.file("two.txt")
+
+    def run(self, input_path: list[Path], output_path: Path) -> None:
+        output_path.write_text(input_path[0].read_text())
+
+
+class Before(InFolder):
+    """Does what another run does meanwhile."""
+
+    def output(self) -> LocalFileTarget:
+        return self.file("before.txt")
+
+    def run(self, output_path: Path) -> None:
+        Part(folder=self.folder, name="there").cleanup()
+        output_path.write_text("cleaned up")
+
+
+class WritesItself(TaskWithMetadata):
+    """Writes by its own target, while it has lost its lease."""
+
+    folder = luigi.Parameter()
+    lock = ""
+
+    def output(self) -> LocalFileTarget:
+        return LocalFileTarget(Path(self.folder, "itself.txt"))
+
+    def run(self) -> None:
+        Path(self.lock).unlink()
+        with self.output().tmp_write_path() as path:
+            path.write_text("after the lease was lost")

@@ -17,6 +17,7 @@ from superluigi import (
     S3ObjectTarget,
     S3PrefixTarget,
     TargetNotFoundError,
+    Task,
     TaskFailedError,
     TaskWithCleanup,
     run_task,
@@ -212,6 +213,116 @@ def test_a_client_that_shares_a_scheduler_counts_what_others_have_run(folder: st
         of_run.is_needed(needing, [tasks.Part(folder=folder)])
         of_run.end(lambda asked, status=status: dict.fromkeys(asked, status))
         assert parts(folder) == expected
+
+
+@all_engines
+def test_a_part_that_was_cleaned_up_is_made_again_for_who_yields_it(engine: Engine, folder: str) -> None:
+    engine.run(tasks.YieldingAPart(folder=folder))
+    Path(folder, "yielding.txt").unlink()
+
+    assert engine.run(tasks.YieldingAPart(folder=folder)).read_text() == "0"
+    assert engine.run(tasks.YieldingAPart(folder=folder), force=True).read_text() == "0"
+    assert ran(folder).count("Part0") == 3
+    assert parts(folder) == []
+
+
+@all_engines
+def test_what_a_yield_finds_there_is_not_removed_meanwhile_and_goes_afterwards(engine: Engine, folder: str) -> None:
+    run_task(tasks.Part(folder=folder))
+
+    assert engine.run(tasks.YieldingAPart(folder=folder)).read_text() == "0"
+
+    assert ran(folder) == ["Part0"]
+    assert parts(folder) == []
+
+
+@all_engines
+def test_a_part_that_is_gone_when_it_is_read_is_made_again_at_once(engine: Engine, folder: str) -> None:
+    run_task(tasks.Part(folder=folder, name="there"))
+
+    assert engine.run(tasks.ReadsTwoParts(folder=folder)).read_text() == "0"
+
+    assert ran(folder) == ["Part0", "Part0"]
+    assert parts(folder) == []
+
+
+def test_who_reads_them_by_way_of_a_task_that_hands_them_on_needs_them(folder: str) -> None:
+    assert run_task(tasks.ReadsWhatIsHandedOn(folder=folder)).read_text() == "0"
+    assert ran(folder) == ["Part0"]
+    assert parts(folder) == []
+
+
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit], ids=lambda error: error.__name__)
+def test_whatever_a_cleanup_raises_the_run_goes_on(
+    folder: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def cleanup(task: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(tasks.Part, "cleanup", cleanup)
+    with caplog.at_level(logging.WARNING, "superluigi"):
+        assert run_task(tasks.Both(folder=folder)).exists()
+
+    assert f"could not be cleaned up: {error.__name__}" in caplog.text
+
+
+def test_planning_looks_through_a_chain_that_was_cleaned_up_once(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    length = 60
+    run_task(tasks.Whole(folder=folder, below=length))
+    Path(folder, "whole.txt").unlink()
+    asked: list[Any] = []
+    plain = cleanup.is_cleaned_up
+    monkeypatch.setattr(cleanup, "is_cleaned_up", lambda task: (asked.append(task), plain(task))[1])
+
+    run_task(tasks.Whole(folder=folder, below=length))
+
+    assert len(asked) <= length + 1
+
+
+def test_a_task_without_records_is_not_made_again_by_a_group_either(folder: str) -> None:
+    class Recordless(TaskWithCleanup, Task):
+        folder = luigi.Parameter()
+
+        def output(self) -> Any:
+            return LocalFileTarget(Path(self.folder, "recordless.bin"))
+
+        def run(self) -> None:
+            note(self.folder, "ran", "Recordless")
+            self.output().path.write_text("made")
+
+    class Reads(tasks.InFolder):
+        def requires(self) -> Any:
+            return Recordless(folder=self.folder)
+
+        def output(self) -> Any:
+            return self.file("reads.txt")
+
+        def run(self, output_path: Path) -> None:
+            output_path.write_text("read")
+
+    class Group(luigi.WrapperTask):
+        folder = luigi.Parameter()
+
+        def requires(self) -> Any:
+            return [Recordless(folder=self.folder), Reads(folder=self.folder)]
+
+    for _ in range(2):
+        run_task(Group(folder=folder))
+
+    assert ran(folder) == ["Recordless"]
+    assert parts(folder) == []
+
+
+def test_removing_twice_leaves_the_record_as_it_is(folder: str) -> None:
+    for inside in (True, False):
+        task = tasks.Parts(folder=folder, name="inside") if inside else tasks.Part(folder=folder, name="beside")
+        run_task(task)
+        task.output().remove(keep_metadata=True)
+        record = task.output().read_metadata()
+
+        task.output().remove(keep_metadata=True)
+
+        assert task.output().read_metadata() == record
 
 
 class RemotePart(TaskWithCleanup, AtomicTaskWithMetadata):

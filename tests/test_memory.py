@@ -333,3 +333,43 @@ def test_output_that_is_a_generator_or_a_set_of_targets_is_still_bound(tmp_path:
     first, second = run_task(Generating(folder=str(tmp_path)))
 
     assert (first.get(), second.get()) == (0, 1)
+
+
+def test_outputs_in_iterators_at_any_level_are_all_made(tmp_path: Path) -> None:
+    run_task(tasks.OfIterators(folder=str(tmp_path)))
+
+    assert sorted(path.name for path in tmp_path.glob("*.txt")) == ["a.txt", "b.txt", "c.txt"]
+
+
+def test_a_class_that_adds_a_value_to_those_of_its_base_has_both(tmp_path: Path) -> None:
+    assert [target.get() for target in run_task(tasks.Extended(folder=str(tmp_path)))] == [0, 1]
+
+
+def test_two_values_in_a_set_are_an_error_that_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(TaskFailedError, match=r"several targets without a path in one set.*Give a list or a dict"):
+        run_task(tasks.SetOfTwo(folder=str(tmp_path)))
+
+
+def test_an_output_that_is_a_static_method_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks.StaticallyPlaced, "place", str(tmp_path / "static.txt"))
+
+    assert run_task(tasks.StaticallyPlaced(folder=str(tmp_path))).read_text() == "static"
+
+
+def test_a_long_chain_of_values_does_not_carry_all_its_ancestors_along(tmp_path: Path) -> None:
+    class Last(tasks.InFolder):
+        def requires(self) -> Any:
+            return tasks.Link(folder=self.folder, number=150)
+
+        def output(self) -> Any:
+            return self.file("last.txt")
+
+        def run(self, input_path: Any, output_path: Path) -> None:
+            output_path.write_text(str(input_path.get()))
+
+    assert run_task(Last(folder=str(tmp_path))).read_text() == "150"
+
+    told = Last(folder=str(tmp_path)).output().read_metadata()["in_memory"]
+    assert len(told) == 100
+    assert tasks.Link(folder=str(tmp_path), number=150).task_id in told
+    assert ran(str(tmp_path)).count("Link gone 7") == 1

@@ -16,7 +16,7 @@ import pytest
 from conftest import S3
 from engines import Engine, all_engines, engines
 from executor_tasks import notes, wait_for
-from short_lived_tasks import Effect
+from short_lived_tasks import Effect, WritesItself
 from single_flight_tasks import Flight, Pair, PlainFlight, Reader, Short
 
 from superluigi import ConfigError, LeaseError, LocalFileTarget, TaskFailedError, run_task
@@ -244,6 +244,16 @@ def is_lost() -> bool:
     except LeaseError:
         return True
     return False
+
+
+def test_who_writes_by_a_target_itself_publishes_nothing_either(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = WritesItself(folder=folder)
+    monkeypatch.setattr(WritesItself, "lock", lease_of(task).address)
+
+    with pytest.raises(TaskFailedError, match="Nothing was published"):
+        run_alone(task)
+
+    assert not Path(folder, "itself.txt").exists()
 
 
 # Outputs that go

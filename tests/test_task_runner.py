@@ -13,6 +13,7 @@ import textwrap
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ from superluigi import (
     TaskTypeError,
     run_task,
 )
+from superluigi.running.task_process import TaskProcess
 
 WORKERS = pytest.mark.parametrize("num_workers", [1, 3], ids=["1-worker", "3-workers"])
 
@@ -1079,3 +1081,18 @@ def test_an_argument_that_cannot_be_used_is_an_error_and_nothing_runs(options: d
 def test_all_options_are_keywords_only() -> None:
     with pytest.raises(TypeError, match="positional"):
         run_task(Written(), {})  # type: ignore[misc]
+
+
+def test_forked_tasks_end_well_where_run_task_is_called_in_a_thread_of_an_executor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[TaskProcess] = []
+    start = TaskProcess.start
+    monkeypatch.setattr(TaskProcess, "start", lambda process: (started.append(process), start(process))[1])
+
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(run_task, Written(name="in-a-thread"), num_workers=2).result()
+
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started] == [0]

@@ -6,6 +6,7 @@ The way of the data: the worker makes a `TaskProcess`; Luigi's `run` in it check
 
 from __future__ import annotations
 
+import concurrent.futures.thread
 import contextlib
 import dataclasses
 import enum
@@ -239,6 +240,9 @@ class TaskProcess(ContextManagedTaskProcess):
         if not self.use_multiprocessing:
             self.run_in_turn()
             return
+        # Threads of executors do not live on in a fork, but Python would wait for them when this process ends, and fail
+        # where run_task itself is called in one.
+        getattr(concurrent.futures.thread, "_threads_queues", {}).clear()
         is_forked = configuration.of_this_call() == self._settings  # then it has inherited them
         held = contextlib.nullcontext() if is_forked else configuration.applied(self._settings, None)
         with held, provenance.run(self.of_run.run_id):
