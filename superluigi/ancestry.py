@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from superluigi import visuals
+from superluigi.provenance import IN_MEMORY
 from superluigi.records import (
-    IN_MEMORY,
     RECORD_SUFFIX,
     Found,
     Input,

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from superluigi import dag, visuals
 from superluigi.ancestry import Lineage, lineage
 from superluigi.errors import TargetNotFoundError
-from superluigi.records import IN_MEMORY, State, shown
+from superluigi.provenance import ACCEPTED, IN_MEMORY
+from superluigi.records import State, shown
+from superluigi.targets.metadata import REMOVED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +41,7 @@ _OURS = frozenset(
             "output",
         ),
         *("dynamic_input", "start_time", "end_time", "duration", "run_id", "host", "user", "python", "packages"),
-        *("git_commit", "git_dirty", "superseded", "removed_time", "accepted", IN_MEMORY),
+        *("git_commit", "git_dirty", "superseded", REMOVED, ACCEPTED, IN_MEMORY),
     ]
 )
 
@@ -64,7 +66,11 @@ class Change:
 
     def __str__(self) -> str:
         """Give it on one line."""
-        return f"{self.field}: {_told(self.before)} -> {_told(self.after)}"
+        return f"{visuals.clean(self.field)}: {' -> '.join(self.told())}"
+
+    def told(self) -> tuple[str, str]:
+        """Give both values in few characters, digests cut short."""
+        return _told(self.before), _told(self.after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +100,7 @@ class Difference:
         head = ("what", "before", "after", "task", "where", "also at", "by way of")
         rows = [
             (
-                *(cause.field, _told(cause.before), _told(cause.after), cause.task_family or "", cause.where),
+                *(cause.field, *cause.told(), cause.task_family or "", cause.where),
                 *(str(len(cause.others) or ""), _way(cause.route)),
             )
             for cause in self.causes

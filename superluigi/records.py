@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
+import luigi
+
 from superluigi import config
 from superluigi.errors import (
     BucketNotFoundError,
@@ -29,26 +31,21 @@ from superluigi.errors import (
     TargetNotFoundError,
     TaskTypeError,
 )
-from superluigi.execution import own_target
-from superluigi.provenance import SCHEMA
+from superluigi.provenance import IN_MEMORY, SCHEMA
 from superluigi.storage.concurrency import run_all
 from superluigi.storage.s3 import Bucket
-from superluigi.targets import LocalFileTarget, LocalFolderTarget, S3ObjectTarget, S3PrefixTarget
+from superluigi.targets import LocalFileTarget, LocalFolderTarget, S3ObjectTarget, S3PrefixTarget, Target
 from superluigi.targets.metadata import REMOVED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    import luigi
-
     from superluigi.dag import Role
-    from superluigi.targets import Target
     from superluigi.targets.metadata import Metadata
 
 Output: TypeAlias = "str | os.PathLike[str] | luigi.Target"
 
 RECORD_SUFFIX = ".metadata.json"
-IN_MEMORY = "in_memory"  # the field that tells, by task id, what the values that a task read were made from
 
 _MAX_RECORD_BYTES = 256 << 20  # a record holds its direct inputs alone; what is larger is none
 _MAX_DEPTH = 120  # levels of a record: metadata are refused beyond 100
@@ -126,7 +123,7 @@ def find(path_or_target: Output, function: str) -> Found:
         InvalidNameError: it cannot be a path or an address.
         TaskTypeError: it is something else, such as a task.
     """
-    target = own_target(path_or_target)
+    target = path_or_target if isinstance(path_or_target, Target) else None
     reader = Reader(target)
     if target is not None:
         found = reader.find((Place(absolute(str(target.path)), (absolute(str(target.metadata_path)),)),))
@@ -152,6 +149,8 @@ def is_remote(path: str) -> bool:
 
 
 def _text(given: object, function: str) -> str:
+    if isinstance(given, luigi.LocalTarget) or (isinstance(given, luigi.Target) and is_remote(_path_of(given))):
+        given = _path_of(given)
     if not isinstance(given, str | os.PathLike):
         message = (
             f"{function}() was given {given!r}, a {type(given).__name__}, but takes a target, a path or an s3:// "
@@ -166,6 +165,10 @@ def _text(given: object, function: str) -> str:
     elif not text.strip() or "\0" in text:
         raise InvalidNameError(text, "cannot be a path", "Give a path such as 'data/features.csv'.")
     return os.path.expanduser(text) if text.startswith("~") else text
+
+
+def _path_of(target: luigi.Target) -> str:
+    return str(getattr(target, "path", ""))
 
 
 def _check_address(address: str) -> None:
