@@ -290,6 +290,9 @@ class Reader:
     def _remote_bytes(self, address: str) -> bytes | None:
         bucket, key = _parts(address)
         with self._asking(bucket) as asked:
+            if not key.endswith(RECORD_SUFFIX):  # whoever forges a record may name any object
+                facts = asked.head(key)
+                _check_size(0 if facts is None else facts.size_bytes)
             return asked.get_bytes(key)
 
     def _has_data(self, place: Place) -> bool:
@@ -325,11 +328,18 @@ def _local_bytes(path: str) -> bytes | None:
         facts = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    if not stat.S_ISREG(facts.st_mode) or facts.st_size > _MAX_RECORD_BYTES:
-        message = f"a record was expected there, but it is no file, or one of {facts.st_size} bytes"
+    if not stat.S_ISREG(facts.st_mode):
+        message = "a record was expected there, but it is no file"
         raise ValueError(message)
+    _check_size(facts.st_size)
     with open(path, "rb", buffering=0) as stream:
         return stream.read()
+
+
+def _check_size(size_bytes: int) -> None:
+    if size_bytes > _MAX_RECORD_BYTES:
+        message = f"it has {size_bytes} bytes, which no record has"
+        raise ValueError(message)
 
 
 def _reason(error: Exception, path: str) -> str:

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import luigi
@@ -27,6 +29,7 @@ from superluigi import (
     S3PrefixTarget,
     TargetNotFoundError,
     TaskTypeError,
+    records,
     run_task,
 )
 from superluigi.ancestry import Ancestor, lineage
@@ -516,6 +519,64 @@ def test_what_s3_refuses_is_unreadable_and_a_bucket_that_is_not_there_is_asked_o
     refused = traced.nodes[:-1]
     assert [str(node.state) for node in refused] == ["unreadable"] * 3
     assert all("there is no such bucket" in node.error for node in refused)
+
+
+def test_a_store_that_denies_access_is_told_for_each_ancestor_and_with_its_words(s3, refusing, monkeypatch):
+    s3.put("part", b"1")
+    inputs = [described(f"s3://{s3.bucket}/part"), described("local")]
+    write("all", inputs)
+    Path("local").write_text("1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", refusing)
+
+    traced = lineage("all")
+
+    assert states(traced) == {"part": "unreadable", "local": "raw", "all": "recorded"}
+    assert "access is denied" in traced.nodes[0].error
+    assert f"s3://{s3.bucket}/part.metadata.json" in traced.nodes[0].error
+    root = lineage(S3ObjectTarget(s3.bucket, "part", endpoint_url=s3.endpoint_url)).root
+    assert root.state == "raw"
+    assert lineage(f"s3://{s3.bucket}/part").root.state == "unreadable"
+
+
+@pytest.fixture
+def refusing():
+    """The address of a store that refuses every request as S3 does."""
+
+    class Refusal(BaseHTTPRequestHandler):
+        def do_GET(self):  # noqa: N802  (the name by which http.server calls it)
+            body = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+            self.send_response(403)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(b"" if self.command == "HEAD" else body)
+
+        def do_HEAD(self):  # noqa: N802
+            self.do_GET()
+
+        def log_message(self, *words):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_an_object_that_is_too_large_for_a_record_is_not_fetched(s3, monkeypatch):
+    monkeypatch.setattr(records, "_MAX_RECORD_BYTES", 1000)
+    s3.put("huge", b"x" * 1001)
+    Path("huge").write_bytes(b"x" * 1001)
+    write("all", [described("a", metadata_path=f"s3://{s3.bucket}/huge"), described("b", metadata_path="huge")])
+
+    with recorded_requests() as log:
+        traced = lineage("all")
+
+    assert [node.error.rpartition(": ")[2] for node in traced.nodes[:-1]] == [
+        "it has 1001 bytes, which no record has"
+    ] * 2
+    assert not log.of("GET")
 
 
 def test_objects_that_were_put_again_keep_the_former_record_for_one_generation(s3, raw):
