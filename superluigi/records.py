@@ -200,17 +200,22 @@ def _places_of(text: str) -> tuple[Place, ...]:
 
 
 def _found_by_record(reader: Reader, record_path: str) -> Found:
-    """Give what is found of an output whose record is named; the data are beside it if they bear its name."""
-    name = record_path.removesuffix(RECORD_SUFFIX)
-    found = reader.find((Place(name.rstrip("/"), (record_path,)),))
-    output = (found.record or {}).get("output")
-    told = output.get("path") if isinstance(output, dict) else None
-    if not isinstance(told, str) or not told:
+    """Give what is found of an output whose record is named.
+
+    The data are beside the record, where targets put it unless they are told otherwise and where it was moved with
+    them, or at the path that stands in it.
+    """
+    name = record_path.removesuffix(RECORD_SUFFIX).rstrip("/")
+    found = reader.find((Place(name, (record_path,)),))
+    told = ((found.record or {}).get("output") or {}).get("path")
+    if not told:
         return found
-    if os.path.basename(told.rstrip("/")) == os.path.basename(name.rstrip("/")) and is_remote(told) == is_remote(name):
-        is_prefix = is_remote(told) and told.endswith("/")
-        return replace(found, path=f"{name.rstrip('/')}/" if is_prefix else found.path)
-    return replace(found, path=absolute(told))
+    beside = f"{name}/" if is_remote(told) and told.endswith("/") else name
+    places = [absolute(told)]
+    if os.path.basename(told.rstrip("/")) == os.path.basename(name) and is_remote(told) == is_remote(name):
+        places.insert(0, beside)
+    path = places[0] if len(set(places)) == 1 else next(filter(reader.has_data, places), places[0])
+    return replace(found, path=path)
 
 
 def _with_present_record(found: Found) -> Found:
@@ -275,7 +280,7 @@ class Reader:
                 state = State.REMOVED if REMOVED in read.record else State.RECORDED
                 return Found(place.path, state, record_path, read.record, read.former, base=place.base)
             try:
-                if self._has_data(place):
+                if self._has_data(place.path):
                     return Found(place.path, State.RAW, base=place.base)
             except (OSError, ValueError) as error:
                 return Found(place.path, State.UNREADABLE, error=_reason(error, place.path))
@@ -295,15 +300,22 @@ class Reader:
                 _check_size(0 if facts is None else facts.size_bytes)
             return asked.get_bytes(key)
 
-    def _has_data(self, place: Place) -> bool:
+    def has_data(self, path: str) -> bool:
+        """Say whether there are data, as far as that can be told."""
+        try:
+            return self._has_data(path)
+        except (OSError, ValueError):
+            return False
+
+    def _has_data(self, path: str) -> bool:
         """Say whether there is anything that is not ours. One HEAD, or one listing."""
-        if not is_remote(place.path):
+        if not is_remote(path):
             try:
-                os.stat(place.path)
+                os.stat(path)
             except (FileNotFoundError, NotADirectoryError):
                 return False
             return True
-        bucket, key = _parts(place.path)
+        bucket, key = _parts(path)
         with self._asking(bucket) as asked:
             if not key.endswith("/"):
                 return asked.has(key)

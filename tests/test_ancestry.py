@@ -543,14 +543,14 @@ def refusing():
     """The address of a store that refuses every request as S3 does."""
 
     class Refusal(BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802  (the name by which http.server calls it)
+        def do_GET(self):
             body = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
             self.send_response(403)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(b"" if self.command == "HEAD" else body)
 
-        def do_HEAD(self):  # noqa: N802
+        def do_HEAD(self):
             self.do_GET()
 
         def log_message(self, *words):

@@ -116,6 +116,20 @@ def test_local_data_that_are_untouched_are_what_their_record_tells_of(task_cls, 
     assert leftovers(tmp_path) == []
 
 
+class Elsewhere(Upper):
+    def output(self):
+        return LocalFileTarget("data/elsewhere.txt", "records/elsewhere.txt.metadata.json")
+
+
+def test_a_record_elsewhere_leads_to_its_data_and_one_that_was_moved_along_to_those_beside_it(tmp_path, monkeypatch):
+    run_task([Elsewhere(), Upper()])
+
+    assert verify("records/elsewhere.txt.metadata.json").path == str(tmp_path / "data/elsewhere.txt")
+    assert reproduce("records/elsewhere.txt.metadata.json")
+    os.rename("data", "moved")
+    assert verify("moved/upper.txt.metadata.json").path == str(tmp_path / "moved/upper.txt")
+
+
 def test_bytes_that_were_changed_are_found_even_with_size_and_time_as_before():
     path = run_task(Upper())
     facts = os.stat(path)
