@@ -11,6 +11,7 @@ from superluigi.errors import (
     CycleError,
     DiskFullError,
     ExecutorError,
+    ExpectationError,
     InvalidNameError,
     LeaseError,
     MemoryTargetError,
@@ -30,6 +31,8 @@ from superluigi.errors import (
     TaskTypeError,
     UnknownTaskError,
 )
+from superluigi.expectations import at_least, between, history, within
+from superluigi.identity import salted_path
 from superluigi.parameters import *  # noqa: F403  (named one by one there)
 from superluigi.targets import (
     LocalFileTarget,
@@ -43,7 +46,8 @@ from superluigi.targets import (
 from superluigi.tasks import AtomicTaskWithMetadata, External, ExternalTask, Task, TaskWithCleanup, TaskWithMetadata
 
 if _typing.TYPE_CHECKING:
-    from superluigi.task_runner import run_task
+    from superluigi.explaining import accept, tree, why
+    from superluigi.task_runner import plan, run_task
 
 __version__ = "0.1.0"
 
@@ -56,6 +60,7 @@ __all__ = [
     "CycleError",
     "DiskFullError",
     "ExecutorError",
+    "ExpectationError",
     "External",
     "ExternalTask",
     "InvalidNameError",
@@ -86,20 +91,39 @@ __all__ = [
     "TaskWithCleanup",
     "TaskWithMetadata",
     "UnknownTaskError",
+    "accept",
+    "at_least",
+    "between",
+    "history",
+    "plan",
     "run_task",
+    "salted_path",
+    "tree",
+    "why",
+    "within",
 ]
 __all__ += _parameters.__all__
 
 
+# Loaded when first asked for: with Luigi's worker they are a third of what an import would cost.
+_LATER = {
+    "accept": "superluigi.explaining",
+    "plan": "superluigi.task_runner",
+    "run_task": "superluigi.task_runner",
+    "tree": "superluigi.explaining",
+    "why": "superluigi.explaining",
+}
+
+
 def __getattr__(name: str) -> object:
-    """Load `run_task` when it is first asked for: with Luigi's worker it is a third of what an import would cost."""
-    if name != "run_task":
+    """Load a function when it is first asked for."""
+    if name not in _LATER:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    from superluigi.task_runner import run_task
+    import importlib
 
-    globals()[name] = run_task
-    return run_task
+    function = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
+    return function
 
 
 def __dir__() -> list[str]:

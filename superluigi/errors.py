@@ -11,6 +11,7 @@
      ├─ ExecutorError (RuntimeError)             a pool that takes no tasks, or a task that cannot travel to it
      ├─ SchedulerUnavailableError (ConnectionError)  a central scheduler that does not answer
      ├─ MetadataError (TypeError)                metadata that JSON cannot hold
+     ├─ ExpectationError (ValueError)            metadata that are not as the task's class expects
      ├─ MemoryTargetError (RuntimeError)         a value that was set before, or that cannot leave its process
      ├─ TargetNotFoundError (FileNotFoundError)  a target that was read and is not there
      ├─ TargetShapeError (ValueError)            a folder where a file was promised, or the reverse
@@ -177,6 +178,17 @@ class MetadataError(SuperLuigiError, TypeError):
     def __init__(self, key: str, problem: str, way_out: str) -> None:
         self.key = key
         super().__init__(f"metadata[{key!r}] {problem}. {way_out}")
+
+
+class ExpectationError(SuperLuigiError, ValueError):
+    """A value in the metadata is not as the class of the task expects; `problems` has a sentence for each."""
+
+    def __init__(self, task_cls: str, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(
+            f"{task_cls}: {'; '.join(self.problems)}. Nothing was published. Look at what changed, then correct the "
+            f"data, or {task_cls}.expect if this is how they are now."
+        )
 
 
 class MemoryTargetError(SuperLuigiError, RuntimeError):

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import luigi
 from luigi.task_register import Register
 
-from superluigi import dag, provenance
+from superluigi import dag, expectations, provenance
 from superluigi.errors import (
     MissingOutputError,
     RunSignatureError,
@@ -323,7 +323,7 @@ class _Execution:
             self.reads += 1
             folder.mkdir()
             copied = own.read_into(folder) if own is not None else _fetched(target, folder)
-            return _Input(copied.path, provenance.describe_input(task, own or target, copied.fingerprint))
+            return _Input(copied.path, provenance.describe_input(task, own or target, copied.fingerprint, copied.stamp))
         if isinstance(target, PathlessTarget):
             described = provenance.describe_input(task, target, None)
             if target.origin is not None:
@@ -331,10 +331,11 @@ class _Execution:
                 nearest_first = {described["task_id"]: made_from, **self.in_memory, **others}
                 self.in_memory = dict(itertools.islice(nearest_first.items(), _MAX_ORIGINS))
             return _Input(target.within(self.draft), described)
-        fingerprint = None
+        fingerprint = stamp = None
         with contextlib.suppress(TargetNotFoundError):  # a task may call itself complete without it
+            stamp = own.store.stamp() if own is not None else None
             fingerprint = own.fingerprint() if own is not None else None
-        return _Input(target, provenance.describe_input(task, own or target, fingerprint))
+        return _Input(target, provenance.describe_input(task, own or target, fingerprint, stamp))
 
     # Outputs
 
@@ -414,6 +415,7 @@ class _Execution:
             started=started,
             metadata=self.metadata,
         )
+        expectations.check(self.task, record)
         if any(isinstance(target, PathlessTarget) for target in others):
             self.draft.tell_origin(provenance.made_from(record), self.in_memory)
         self.draft.check()
@@ -422,6 +424,8 @@ class _Execution:
         for own in map(own_target, others):
             if own is not None:
                 own.store.write_record({**record, "output": facts_of(own)})
+        published = [*(output.target for output in staged), *others]
+        expectations.remember(self.task, record, self.metadata, ", ".join(map(str, published)))
 
     def _publish_staged(self, staged: list[StagedOutput], record: Metadata) -> None:
         if not staged:

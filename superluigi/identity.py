@@ -1,4 +1,4 @@
-"""Which task a task is: one id over the task and everything that it requires, and a fingerprint of its code.
+"""Which task a task is: one id over the task and everything that it requires.
 
 The id is the same in every process, on every machine and Python. The invariant: it is computed without
 recursion and remembered only until a task class is defined or changed, so that a class that is defined anew in a
@@ -7,23 +7,18 @@ notebook changes the ids of all that is downstream, although Luigi keeps the ins
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import inspect
 import json
-import textwrap
-import threading
 from typing import TYPE_CHECKING, Any
 
 from superluigi import dag
-from superluigi.forks import open_in_forks
+from superluigi.errors import InvalidNameError
+from superluigi.source import code_fingerprint
 
 if TYPE_CHECKING:
     import luigi
 
 _LENGTH = 32
-_PARSE_TRIES = 10
-_parsing = open_in_forks(threading.Lock())
 _line = json.JSONEncoder().encode
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 
@@ -104,6 +99,8 @@ def _compute(task: luigi.Task, upstream: list[tuple[dag.Role, str]]) -> str:
     }
     if version_of(type(task)) is not None:
         facts["version"] = version_of(type(task))
+    if getattr(type(task), "track_code", False):
+        facts["code"] = code_of(type(task))
     return hashlib.sha256(_canonical(facts).encode("ascii")).hexdigest()[:_LENGTH]
 
 
@@ -136,32 +133,23 @@ def version_of(task_cls: type[luigi.Task]) -> str | None:
     return None if version is None else str(version)
 
 
-def code_fingerprint(task_cls: type[luigi.Task]) -> str | None:
-    """Give a digest of the class's source, blind to comments, docstrings and layout; None if the source is gone."""
-    tree = _tree_of(task_cls)
-    if tree is None:
-        return None
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-            and ast.get_docstring(node) is not None
-        ):
-            node.body = node.body[1:] or [ast.Pass()]
-    return f"sha256:{hashlib.sha256(ast.dump(tree).encode()).hexdigest()}"
+def code_of(task_cls: type[luigi.Task]) -> str | None:
+    """Give the fingerprint of a class's code; found out once per class and run. None if its source is gone."""
+    facts = dag.remembered(task_cls)
+    if "code" not in facts:
+        facts["code"] = code_fingerprint(task_cls)
+    known: str | None = facts["code"]
+    return known
 
 
-def _tree_of(task_cls: type[luigi.Task]) -> ast.Module | None:
-    """Give the syntax tree of a class; one thread at a time, as others confuse the parser of Python 3.11 and 3.12.
+def salted_path(template: str, task: Any) -> str:
+    """Give a path in which `{salt}` is the task's id: another parameter, version or requirement, another path.
 
-    It then raises SystemError: https://github.com/python/cpython/issues/106905. `inspect` parses, too.
+    Raises:
+        InvalidNameError: there is no `{salt}` in it.
     """
-    with _parsing:
-        for tries_left in reversed(range(_PARSE_TRIES)):
-            try:
-                return ast.parse(textwrap.dedent(inspect.getsource(task_cls)))
-            except (OSError, TypeError, SyntaxError):
-                return None
-            except SystemError:  # a thread of the user's parses
-                if not tries_left:
-                    raise
-    return None
+    if "{salt}" not in template:
+        raise InvalidNameError(
+            template, "holds no {salt}", "Write it where the id is to stand: 'data/model-{salt}.pkl'."
+        )
+    return template.replace("{salt}", str(task.task_id))

@@ -11,23 +11,26 @@ import json
 import statistics
 import traceback
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import luigi
 
-from superluigi import dag
-from superluigi.errors import SuperLuigiError, TaskFailedError, TaskFailure, public_name
+from superluigi import dag, visuals
+from superluigi.errors import ConfigError, CycleError, TaskFailedError, TaskFailure, TaskTypeError, public_name
 from superluigi.execution import own_target
 from superluigi.outlook import Outlook
-from superluigi.staleness import Cause, Reason, Sight, has_record, is_on_demand, own_outputs, stale_because
+from superluigi.staleness import Cause, Reason, Sight, has_record, is_cleaned_up, own_outputs, stale_because
 from superluigi.targets.foresight import foresight
-from superluigi.targets.s3 import is_remote
+from superluigi.targets.memory import Memory, NoTarget, PathlessTarget, holding
+from superluigi.targets.s3 import ask_together, is_remote
+from superluigi.tasks import Task, TaskWithCleanup
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from superluigi.forcing import Forcing
+    from superluigi.targets import Target
     from superluigi.targets.metadata import Metadata
 
 
@@ -35,15 +38,15 @@ class Verdict(enum.Enum):
     """What becomes of a task; the value is the word for it in tables and JSON."""
 
     RUN = "run"
-    SKIP = "skip"
     UNKNOWN = "unknown"  # until what is upstream has run: it is skipped if that comes out as before
+    SKIP = "skip"
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One task of a plan. Durations in seconds and sizes in bytes are those of former records; None if there are none.
+    """One task of a plan. What it is expected to take is that of former records, None if there are none.
 
-    `download_bytes` is the size of the inputs that lie in S3, as their records tell it; a fresh local copy spares it.
+    `download_bytes` is what it brings here first of its inputs in S3, None if that is not known.
     """
 
     task: luigi.Task
@@ -125,57 +128,76 @@ class Plan:
         return pd.DataFrame(rows)
 
     def __str__(self) -> str:
-        """Give a table: what will run, then what is not known, then how many are skipped."""
-        counts = {verdict: len(self.of(verdict)) for verdict in Verdict}
-        head = f"{counts[Verdict.RUN]} to run, {counts[Verdict.UNKNOWN]} unknown, {counts[Verdict.SKIP]} to skip"
-        shown = [*self.of(Verdict.RUN), *self.of(Verdict.UNKNOWN)]
-        rows = [
-            (planned.verdict.value, public_name(planned.task), _seconds(planned.expected_s), _joined(planned))
-            for planned in shown[:_SHOWN]
-        ]
-        if len(shown) > _SHOWN:
-            rows.append(("...", f"{len(shown) - _SHOWN} more", "", ""))
+        """Give a table: what will run, then what is not known; and how many are skipped."""
+        rows = [_row(planned) for planned in [*self.of(Verdict.RUN), *self.of(Verdict.UNKNOWN)]]
         if not rows:
-            return f"{head}."
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)) for row in rows]
-        return "\n".join([f"{head}:", *(f"  {line.rstrip()}" for line in lines)])
+            return f"{self._title()}."
+        shown = [_HEAD, *rows[:_SHOWN]]
+        if len(rows) > _SHOWN:
+            shown.append(("...", f"{len(rows) - _SHOWN} more", *[""] * (len(_HEAD) - 2)))
+        widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in shown]
+        return "\n".join([f"{self._title()}:", *(f"  {line}" for line in lines)])
+
+    def _title(self) -> str:
+        counts = {verdict: len(self.of(verdict)) for verdict in Verdict}
+        return f"{counts[Verdict.RUN]} to run, {counts[Verdict.UNKNOWN]} unknown, {counts[Verdict.SKIP]} to skip"
 
     def __repr__(self) -> str:
         """Give the counts."""
-        return f"<Plan: {str(self).partition(chr(10))[0].rstrip(':.')}>"
+        return f"<Plan: {self._title()}>"
 
     def _repr_html_(self) -> str:
-        """Give the table for a notebook."""
-        from html import escape
-
-        cells = [
-            (planned.verdict.value, public_name(planned.task), _joined(planned), _seconds(planned.expected_s))
-            for planned in [*self.of(Verdict.RUN), *self.of(Verdict.UNKNOWN), *self.of(Verdict.SKIP)][:_SHOWN]
-        ]
-        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in cells)
-        head = "".join(f"<th>{name}</th>" for name in ("", "task", "why", "expected"))
-        caption = escape(str(self).partition("\n")[0].rstrip(":"))
-        return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        """Give the table for a notebook, with what is skipped."""
+        rows = [_row(planned) for verdict in Verdict for planned in self.of(verdict)]
+        if len(rows) > _SHOWN:
+            rows[_SHOWN:] = [("...", f"{len(rows) - _SHOWN} more", *[""] * (len(_HEAD) - 2))]
+        return visuals.table(self._title(), _HEAD, rows)
 
 
 _SHOWN = 200
+_HEAD = ("", "task", "takes", "makes", "downloads", "why")
+
+
+def _row(planned: Planned) -> tuple[str, ...]:
+    return (
+        planned.verdict.value,
+        visuals.clean(public_name(planned.task)),
+        "" if planned.expected_s is None else f"{planned.expected_s:.1f} s",
+        _bytes(planned.expected_bytes),
+        _bytes(planned.download_bytes or None),
+        visuals.clean(_joined(planned)),
+    )
 
 
 def _joined(planned: Planned) -> str:
     return "; ".join(map(str, planned.reasons))
 
 
-def _seconds(seconds: float | None) -> str:
-    return "" if seconds is None else f"{seconds:.1f} s"
+def _bytes(size: int | None) -> str:
+    if size is None:
+        return ""
+    number, units = float(size), ["B", "kB", "MB", "GB"]
+    while number >= 1000 and len(units) > 1:
+        number /= 1000
+        del units[0]
+    return f"{number:.0f} {units[0]}" if units[0] == "B" else f"{number:.1f} {units[0]}"
 
 
 def make_plan(
-    roots: Sequence[luigi.Task], forcing: Forcing, *, rerun_stale: bool = False, raise_exception: bool = False
+    roots: Sequence[luigi.Task],
+    forcing: Forcing,
+    *,
+    rerun_stale: bool = False,
+    raise_exception: bool = False,
+    with_cost: bool = False,
 ) -> Plan:
     """Plan a run. Asks what the run itself would ask: of a complete task nothing upstream, unless it might be stale.
 
-    What `requires()`, `output()` or `complete()` raise leaves as it is with `raise_exception`.
+    With `rerun_stale` each output in S3 costs a HEAD or listing, and a GET of its record. `with_cost` tells what will
+    be downloaded, made and spent: for each task that may run a GET of its former record, and what it would itself ask
+    of its inputs, a HEAD or listing each. What `requires()`, `output()` or `complete()` raise leaves as it is with
+    `raise_exception`.
 
     Raises:
         CycleError: tasks require each other in a circle.
@@ -183,8 +205,8 @@ def make_plan(
     """
     planner = _Planner(roots, forcing, rerun_stale=rerun_stale)
     try:
-        return planner.plan()
-    except SuperLuigiError:
+        return planner.plan(with_cost=with_cost)
+    except (ConfigError, CycleError, TaskTypeError):
         raise
     except Exception as error:
         if raise_exception:
@@ -204,25 +226,25 @@ class _Planner:
         self.sight = Sight()
         self.complete: dict[luigi.Task, bool] = {}
         self.graph: dict[luigi.Task, tuple[luigi.Task, ...]] = {}
-        self.verdicts: dict[luigi.Task, tuple[Verdict, list[Reason]]] = {}
+        self.verdicts: dict[luigi.Task, tuple[Verdict, tuple[Reason, ...]]] = {}
         self.moves: dict[luigi.Task, luigi.Task | None] = {}  # what upstream of it will run, or may
 
-    def plan(self) -> Plan:
-        self.graph = self._explored()
-        if self.rerun_stale:
-            self.sight.look_ahead(target for task in self.graph for target in own_outputs(task))
-        on_demand = [task for task in self.graph if self._is_on_demand(task)]
-        held = set(on_demand)
-        for task, upstream in self.graph.items():  # each comes after all that it requires
-            self._decide(task, upstream, is_on_demand=task in held)
-        self._decide_on_demand(held)
-        durations = self._durations()
+    def plan(self, *, with_cost: bool) -> Plan:
+        with foresight(), holding(Memory()):  # what an earlier run has left there, the next one does not find
+            self.graph = self._explored()
+            if self.rerun_stale:
+                self._look_ahead()
+            on_demand = {task for task in self.graph if self._is_on_demand(task)}
+            for task, upstream in self.graph.items():  # each comes after all that it requires
+                self._decide(task, upstream, is_on_demand=task in on_demand)
+            self._decide_on_demand(on_demand)
         before = {
             task: fingerprints_read(task, self.sight)
             for task, (verdict, _) in self.verdicts.items()
-            if verdict is Verdict.UNKNOWN and not has_record(task) and not _is_group(task)
+            if verdict is Verdict.UNKNOWN and not has_record(task) and not is_group(task)
         }
-        return Plan([self._planned(task, durations) for task in self.graph], before)
+        planned = [Planned(task, *self.verdicts[task]) for task in self.graph if task in self.verdicts]
+        return Plan(_Costs(self.graph, self.sight).told(planned) if with_cost else planned, before)
 
     # The graph
 
@@ -231,63 +253,93 @@ class _Planner:
         edges: dict[luigi.Task, list[luigi.Task]] = {}
         outlook = Outlook(self.forcing)
         level = list(dict.fromkeys(self.roots))
-        with foresight():
-            while level:
-                if not self.rerun_stale:
-                    outlook.ask(level)
-                for task in level:
-                    self.current = task
-                    edges[task] = dag.upstream_of(task) if self._is_open(task) else []
-                level = list(
-                    dict.fromkeys(required for task in level for required in edges[task] if required not in edges)
-                )
+        while level:
+            if not self.rerun_stale:
+                outlook.ask(level)
+            for task in level:
+                self.current = task
+                edges[task] = dag.upstream_of(task) if self._is_open(task) else []
+            level = list(dict.fromkeys(required for task in level for required in edges[task] if required not in edges))
         return dag.walk(self.roots, edges.__getitem__)
 
     def _is_open(self, task: luigi.Task) -> bool:
         """Say whether to look upstream of a task."""
-        return self.rerun_stale or self.forcing.includes(task) or not self._is_complete(task)
+        if self.rerun_stale:
+            return not _is_made_elsewhere(task)
+        return self.forcing.includes(task) or not self._is_complete(task)
+
+    def _look_ahead(self) -> None:
+        """Look at all that is in S3 together: at the outputs, then at the markers of those that may be complete."""
+        outputs: dict[luigi.Task, list[Target]] = {}
+        for task in self.graph:
+            self.current = task
+            outputs[task] = own_outputs(task)
+        self.sight.look_ahead(target for found in outputs.values() for target in found)
+        guards = [
+            guard
+            for task, found in outputs.items()
+            if isinstance(task, Task) and not task.has_own_complete() and (guard := task.guard_of(found)) is not None
+            if is_remote(guard) and all(self._is_there(target) for target in found if is_remote(target))
+        ]
+        ask_together([], guards)
 
     def _is_complete(self, task: luigi.Task) -> bool:
         if task not in self.complete:
-            self.complete[task] = self._exists(task) if self.rerun_stale and has_record(task) else bool(task.complete())
+            is_by_outputs = type(task).complete in (luigi.Task.complete, Task.complete)
+            outputs = [target for _, target in dag.leaves(dag.output(task))] if is_by_outputs else []
+            if outputs and self.rerun_stale:
+                guard = task.guard_of(outputs) if isinstance(task, Task) else None
+                is_complete = all(map(self._is_there, outputs)) and not (guard is not None and guard.store.is_marked())
+            else:
+                is_complete = bool(task.complete())
+            self.complete[task] = is_complete
         return self.complete[task]
 
-    def _exists(self, task: Any) -> bool:
-        """Say what `complete()` says, from what was seen already; of one that decides otherwise, ask it."""
-        if task.has_own_complete():
-            return bool(task.complete())
-        outputs = own_outputs(task)
-        guard = task.guard_of(outputs)
-        if any(self.sight.at(target).fingerprint is None for target in outputs):
-            return False
-        others = [target for _, target in dag.leaves(dag.output(task)) if own_target(target) is None]
-        return all(target.exists() for target in others) and not (guard is not None and guard.store.is_marked())
+    def _is_there(self, target: Any) -> bool:
+        """Say what `exists()` says; of data in S3 that were looked at, from what was seen."""
+        if self.rerun_stale and is_remote(target):
+            return self.sight.at(target).fingerprint is not None
+        return bool(target.exists())
 
     def _is_on_demand(self, task: luigi.Task) -> bool:
-        return not (_is_group(task) or _is_made_elsewhere(task)) and is_on_demand(task, self.sight)
+        """Say whether a task runs for who needs it alone: it gives values, or an earlier run has cleaned it up."""
+        self.current = task
+        if is_group(task) or _is_made_elsewhere(task) or self.forcing.includes(task):
+            return False
+        outputs = [target for _, target in dag.leaves(dag.output(task))]
+        lasting = [target for target in outputs if not isinstance(target, PathlessTarget)]
+        if len(lasting) < len(outputs) and all(map(self._is_there, lasting)):
+            return not (isinstance(task, Task) and task.has_own_complete())
+        is_short_lived = isinstance(task, TaskWithCleanup)
+        return is_short_lived and not self._is_complete(task) and is_cleaned_up(task, self.sight)
 
     # Verdicts
 
     def _decide(self, task: luigi.Task, upstream: tuple[luigi.Task, ...], *, is_on_demand: bool) -> None:
         self.current = task
-        moving = next((self._moving(required) for required in upstream if self._moving(required) is not None), None)
+        moving = next((found for found in map(self._moving, upstream) if found is not None), None)
         self.moves[task] = moving
+        upstream_runs = [] if moving is None else [Reason(Cause.UPSTREAM, public_name(moving))]
+        self.verdicts[task] = Verdict.SKIP, ()
         if self.forcing.includes(task):
             self._run(task, Reason(Cause.FORCED))
-        elif is_on_demand:
-            stale = self._stale_because(task) if own_outputs(task) else []
-            self.verdicts[task] = (Verdict.RUN, stale) if stale else (Verdict.SKIP, [])
+        elif is_on_demand or (is_group(task) and self.rerun_stale):
+            if stale := self._stale_because(task):
+                self._run(task, *stale)
+            elif is_group(task) and upstream_runs:
+                self.verdicts[task] = Verdict.UNKNOWN, tuple(upstream_runs)
         elif not self._is_complete(task):
-            self._run(task, *_missing(task))
+            self._run(task, *(upstream_runs if is_group(task) else self._missing(task)))
         elif stale := self._stale_because(task):
             self._run(task, *stale)
-        elif self.rerun_stale and moving is not None and not _is_made_elsewhere(task):
-            self.verdicts[task] = (Verdict.UNKNOWN, [Reason(Cause.UPSTREAM, public_name(moving))])
-        else:
-            self.verdicts[task] = (Verdict.SKIP, [])
+        elif self.rerun_stale and upstream_runs and not _is_made_elsewhere(task):
+            self.verdicts[task] = Verdict.UNKNOWN, tuple(upstream_runs)
+
+    def _run(self, task: luigi.Task, *reasons: Reason) -> None:
+        self.verdicts[task] = Verdict.RUN, reasons
 
     def _stale_because(self, task: luigi.Task) -> list[Reason]:
-        if not self.rerun_stale or _is_made_elsewhere(task):
+        if not self.rerun_stale or _is_made_elsewhere(task) or is_group(task):
             return []
         return stale_because(task, self.sight, lambda upstream: self.verdicts[upstream][0] is not Verdict.SKIP)
 
@@ -295,89 +347,175 @@ class _Planner:
         """Give what may change what is read of a task: the task itself, or, of values, what is upstream of it."""
         return self.moves[task] if self.verdicts[task][0] is Verdict.SKIP else task
 
-    def _run(self, task: luigi.Task, *reasons: Reason) -> None:
-        self.verdicts[task] = (Verdict.RUN, list(reasons))
+    def _missing(self, task: luigi.Task) -> list[Reason]:
+        outputs = [target for _, target in dag.leaves(dag.output(task))]
+        if all(isinstance(target, NoTarget) for target in outputs):
+            return [Reason(Cause.NEVER_COMPLETE)]
+        missing = [Reason(Cause.MISSING, str(target)) for target in outputs if not self._is_there(target)]
+        return missing or [Reason(Cause.INCOMPLETE)]
 
     def _decide_on_demand(self, on_demand: set[luigi.Task]) -> None:
-        """Let tasks whose outputs do not outlive a run be run for who needs them, from the roots down."""
+        """Let tasks whose outputs do not outlive a run be run for who needs them, from the roots down.
+
+        Without `rerun_stale` what is not needed is not looked through by the run, and leaves the plan.
+        """
+        held_in = self._groups_of(on_demand)
         needed_by: dict[luigi.Task, luigi.Task] = {}
+        asked_for = set(self.roots)
+        reached = set(self.roots)
         for task in reversed(self.graph):
-            if task in on_demand and self.verdicts[task][0] is Verdict.SKIP:
-                if task in self.roots:
-                    self._run(task, *_missing(task))
-                elif task in needed_by:
-                    self._run(task, Reason(Cause.NEEDED, public_name(needed_by[task])))
-            passes_on = _is_group(task) and task in needed_by
-            if passes_on or (self.verdicts[task][0] is not Verdict.SKIP and not _is_group(task)):
-                reader = needed_by[task] if passes_on else task
+            self.current = task
+            if task not in reached and not self.rerun_stale:
+                del self.verdicts[task]
+                continue
+            reader = needed_by.get(task)
+            if task in on_demand:
+                self._settle(task, is_asked_for=task in asked_for, reader=reader)
+            elif is_group(task):
+                self._settle_group(task, held_in, asked_for, is_read=reader is not None)
+            is_skipped = self.verdicts[task][0] is Verdict.SKIP
+            if not is_skipped:
+                reached.update(self.graph[task])
+            if not is_group(task):
+                reader = None if is_skipped else task
+            if reader is not None:
                 for required in self.graph[task]:
                     needed_by.setdefault(required, reader)
 
-    # What it takes
+    def _groups_of(self, on_demand: set[luigi.Task]) -> dict[luigi.Task, bool]:
+        """Give the groups in which there are tasks that run on demand, and whether these give values."""
+        holding: dict[luigi.Task, bool] = {}
+        for group in filter(is_group, self.graph):
+            members = self.graph[group]
+            held = [_gives_values(member) for member in members if member in on_demand]
+            held += [holding[member] for member in members if member in holding]
+            if held:
+                holding[group] = any(held)
+        return holding
 
-    def _durations(self) -> Mapping[str, float]:
-        """Give the middle duration of each family, of the records that were seen."""
-        found: defaultdict[str, list[float]] = defaultdict(list)
-        for task in self.graph:
-            duration = self._recorded(task).get("duration")
-            if isinstance(duration, int | float):
-                found[task.get_task_family()].append(float(duration))
-        return {family: statistics.median(durations) for family, durations in found.items()}
+    def _settle(self, task: luigi.Task, *, is_asked_for: bool, reader: luigi.Task | None) -> None:
+        stale = self.verdicts[task][1]
+        if is_asked_for:
+            self._run(task, *(stale or self._missing(task)))
+        elif reader is not None:
+            self._run(task, *(stale or [Reason(Cause.NEEDED, public_name(reader))]))
+        elif self.rerun_stale and (moving := self.moves[task]) is not None and own_outputs(task):
+            self.verdicts[task] = Verdict.UNKNOWN, (Reason(Cause.UPSTREAM, public_name(moving)),)
+        else:
+            self.verdicts[task] = Verdict.SKIP, ()
 
-    def _recorded(self, task: luigi.Task) -> Metadata:
-        if not self.rerun_stale and self.verdicts[task][0] is Verdict.SKIP:
-            return {}
-        for target in own_outputs(task) if has_record(task) else []:
-            seen = self.sight.known(target)
-            if seen is not None and (record := seen.record or seen.stray) is not None:
-                return record
-        return {}
+    def _settle_group(
+        self, group: luigi.Task, holding: Mapping[luigi.Task, bool], asked_for: set[luigi.Task], *, is_read: bool
+    ) -> None:
+        """Let a group that is asked for ask for the values in it; what was cleaned up it does not read."""
+        is_asked_for = group in asked_for or not self.rerun_stale
+        if is_asked_for:
+            asked_for.update(member for member in self.graph[group] if is_group(member) or _gives_values(member))
+        verdict, reasons = self.verdicts[group]
+        runs = group in holding and (is_read or (is_asked_for and holding[group]))
+        if (verdict is Verdict.SKIP and runs) or (verdict is Verdict.RUN and not reasons):
+            self._run(group, Reason(Cause.INCOMPLETE))
 
-    def _planned(self, task: luigi.Task, durations: Mapping[str, float]) -> Planned:
-        verdict, reasons = self.verdicts[task]
-        if verdict is Verdict.SKIP or _is_group(task) or _is_made_elsewhere(task):
-            return Planned(task, verdict, tuple(reasons))
-        record = self._recorded(task)
-        duration, output = record.get("duration"), record.get("output")
-        size = output.get("size_bytes") if isinstance(output, dict) else None
-        return Planned(
-            task,
-            verdict,
-            tuple(reasons),
-            self._download_bytes(task),
-            float(duration) if isinstance(duration, int | float) else durations.get(task.get_task_family()),
-            size if isinstance(size, int) else None,
+
+class _Costs:
+    """What the tasks of a plan will take, by former records and by what lies in S3."""
+
+    def __init__(self, graph: Mapping[luigi.Task, tuple[luigi.Task, ...]], sight: Sight) -> None:
+        self._graph = graph
+        self._sight = sight
+
+    def told(self, plan: Sequence[Planned]) -> list[Planned]:
+        """Give the tasks with what they will take; of one without a former record the middle of its family."""
+        active = {planned.task for planned in plan if planned.verdict is not Verdict.SKIP and _is_work(planned.task)}
+        made_here = {planned.task for planned in plan if planned.verdict is Verdict.RUN}
+        outputs = {planned.task: own_outputs(planned.task) for planned in plan if has_record(planned.task)}
+        self._sight.look_for_records(
+            target for task, found in outputs.items() for target in found if task in active or not is_remote(target)
         )
+        durations = {task: self._recorded(found, _duration) for task, found in outputs.items()}
+        sizes = {task: self._recorded(found, _size_bytes) for task, found in outputs.items()}
+        usual_s, usual_bytes = _by_family(durations), _by_family(sizes)
+        downloads = self._downloads([task for task in self._graph if task in active], made_here)
+        return [
+            planned
+            if planned.task not in active
+            else replace(
+                planned,
+                download_bytes=downloads[planned.task],
+                expected_s=_known_or_usual(planned.task, durations, usual_s),
+                expected_bytes=_whole(_known_or_usual(planned.task, sizes, usual_bytes)),
+            )
+            for planned in plan
+        ]
 
-    def _download_bytes(self, task: luigi.Task) -> int | None:
-        total = 0
-        for upstream in self.graph[task]:
-            for target in own_outputs(upstream) if is_remote_task(upstream) else []:
-                seen = self.sight.known(target)
-                output = seen.record.get("output") if seen is not None and seen.record is not None else None
-                size = output.get("size_bytes") if isinstance(output, dict) else None
-                if not isinstance(size, int):
-                    return None
-                total += size
-        return total
+    def _recorded(self, targets: list[Target], read: Callable[[Metadata], list[float]]) -> float | None:
+        """Give what the records of a task's outputs tell together; None if one of them does not."""
+        found = [read(self._sight.stored(target) or {}) for target in targets]
+        if not found or not all(found):
+            return None
+        return max(map(sum, found)) if read is _duration else sum(map(sum, found))
+
+    def _downloads(self, tasks: list[luigi.Task], made_here: set[luigi.Task]) -> dict[luigi.Task, int | None]:
+        """Give what each task brings here first. Of what is made in the run there is a copy then."""
+        told: set[str] = set()
+        inputs: dict[luigi.Task, list[Target]] = {}
+        for task in tasks:
+            sources = [upstream for upstream in self._graph[task] if upstream not in made_here]
+            remote = [target for upstream in sources for target in own_outputs(upstream) if is_remote(target)]
+            inputs[task] = list({str(target): target for target in remote if str(target) not in told}.values())
+            told.update(map(str, remote))
+        sizes = self._sight.bytes_to_fetch(target for found in inputs.values() for target in found)
+        return {task: _sum([sizes[str(target)] for target in inputs[task]]) for task in tasks}
+
+
+def _duration(record: Metadata) -> list[float]:
+    duration = record.get("duration")
+    return [float(duration)] if isinstance(duration, int | float) else []
+
+
+def _size_bytes(record: Metadata) -> list[float]:
+    output = record.get("output")
+    size_bytes = output.get("size_bytes") if isinstance(output, dict) else None
+    return [size_bytes] if isinstance(size_bytes, int) else []
+
+
+def _by_family(found: Mapping[luigi.Task, float | None]) -> dict[str, float]:
+    by_family: defaultdict[str, list[float]] = defaultdict(list)
+    for task, value in found.items():
+        if value is not None:
+            by_family[task.get_task_family()].append(value)
+    return {family: statistics.median(values) for family, values in by_family.items()}
+
+
+def _known_or_usual(
+    task: luigi.Task, known: Mapping[luigi.Task, float | None], usual: Mapping[str, float]
+) -> float | None:
+    value = known.get(task)
+    return usual.get(task.get_task_family()) if value is None else value
+
+
+def _whole(number: float | None) -> int | None:
+    return None if number is None else round(number)
+
+
+def _sum(sizes: list[int | None]) -> int | None:
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
 
 
 def fingerprints_read(task: luigi.Task, sight: Sight) -> tuple[str | None, ...]:
     """Give the fingerprints of what a task requires; None for what is missing, or has none."""
-    return tuple(
-        sight.fingerprint(target)
-        for upstream in dag.upstream_of(task)
-        for _, target in dag.leaves(dag.output(upstream))
-    )
+    read = [own_target(target) for upstream in dag.upstream_of(task) for _, target in dag.leaves(dag.output(upstream))]
+    return tuple(None if target is None else sight.fingerprint(target) for target in read)
 
 
-def is_remote_task(task: luigi.Task) -> bool:
-    """Say whether any output of a task lies in S3."""
-    return any(map(is_remote, own_outputs(task)))
-
-
-def _is_group(task: luigi.Task) -> bool:
+def is_group(task: luigi.Task) -> bool:
+    """Say whether a task only groups what it requires."""
     return type(task).complete is luigi.WrapperTask.complete
+
+
+def _is_work(task: luigi.Task) -> bool:
+    return not (is_group(task) or _is_made_elsewhere(task))
 
 
 def _is_made_elsewhere(task: luigi.Task) -> bool:
@@ -385,9 +523,5 @@ def _is_made_elsewhere(task: luigi.Task) -> bool:
     return run is None or run is NotImplemented
 
 
-def _missing(task: luigi.Task) -> list[Reason]:
-    outputs = [target for _, target in dag.leaves(dag.output(task))]
-    missing = [target for target in outputs if not target.exists()]
-    if not outputs and not _is_group(task):
-        return [Reason(Cause.NEVER_COMPLETE)]
-    return [Reason(Cause.MISSING, str(target)) for target in missing]
+def _gives_values(task: luigi.Task) -> bool:
+    return any(isinstance(target, PathlessTarget) for _, target in dag.leaves(dag.output(task)))

@@ -81,7 +81,7 @@ def build(
         "task_id": task.task_id,
         "task_hash": task.task_id,
         "version": identity.version_of(task_cls),
-        "code": code_of(task_cls),
+        "code": identity.code_of(task_cls),
         "params": plain(public_params(task)),
         "input": keyed_by_text(inputs),
         "output": None,
@@ -114,7 +114,7 @@ def made_from(record: Metadata) -> Metadata:
 
 def prepare(task_cls: type[luigi.Task]) -> None:
     """Find out now what every record of a class holds, so that processes forked from this one need not, each anew."""
-    code_of(task_cls)
+    identity.code_of(task_cls)
     _git(_folder_of(task_cls), run_id())
     _packages(len(sys.modules))
     _user()
@@ -129,14 +129,18 @@ def public_params(task: luigi.Task) -> dict[str, str]:
     }
 
 
-def describe_input(task: luigi.Task, target: Any, fingerprint: str | None) -> Metadata:
-    """Give what a record says of one output of an upstream task; what cannot be known is None."""
+def describe_input(task: luigi.Task, target: Any, fingerprint: str | None, stamp: str | None = None) -> Metadata:
+    """Give what a record says of one output of an upstream task; what cannot be known is None.
+
+    The `stamp` is there for local data without a record, which are not read again as long as they bear it.
+    """
     return {
         "path": str(getattr(target, "path", target)),
         "fingerprint": fingerprint,
         "task_family": task.get_task_family(),
         "task_id": task.task_id,
         "metadata_path": str(target.metadata_path) if isinstance(target, Target) else None,
+        **({} if stamp is None else {"stamp": stamp}),
     }
 
 
@@ -154,12 +158,6 @@ def keyed_by_text(nested: Any) -> Any:
             text = str(key)
         result[f"{type(key).__name__}:{text}" if text in result else text] = keyed_by_text(item)
     return result
-
-
-@functools.lru_cache(maxsize=1024)
-def code_of(task_cls: type[luigi.Task]) -> str | None:
-    """Give the fingerprint of a class's code, found out once per class and process."""
-    return identity.code_fingerprint(task_cls)
 
 
 @functools.lru_cache(maxsize=1)

@@ -7,16 +7,19 @@ reason is data first (what, before, now) and a sentence second; and what no reco
 from __future__ import annotations
 
 import enum
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from superluigi import config, dag, identity, provenance
 from superluigi.execution import own_target
+from superluigi.records import Found, State
 from superluigi.storage.concurrency import run_all
 from superluigi.targets.memory import PathlessTarget
 from superluigi.targets.metadata import REMOVED, Metadata, plain
 from superluigi.targets.s3 import is_remote
+from superluigi.targets.store import Seen
 from superluigi.tasks import Task
 
 if TYPE_CHECKING:
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
     import luigi
 
     from superluigi.targets import Target
-    from superluigi.targets.store import Seen
 
 
 class Cause(enum.Enum):
@@ -36,6 +38,7 @@ class Cause(enum.Enum):
     NEVER_COMPLETE = "never complete"
     UPSTREAM = "upstream will run"
     NEEDED = "needed"
+    INCOMPLETE = "incomplete"
     NO_RECORD = "no record"
     ALTERED = "output altered"
     INPUT_CHANGED = "input changed"
@@ -53,6 +56,7 @@ _SENTENCES = {
     Cause.NEVER_COMPLETE: "it has nothing that could exist, so it runs in every run",
     Cause.UPSTREAM: "{subject} will run, and may change what this task reads",
     Cause.NEEDED: "{subject} needs its output, which does not outlive a run",
+    Cause.INCOMPLETE: "its outputs are there, but half-written, or its own complete() says no",
     Cause.NO_RECORD: "{subject} has no record, so nobody knows what it was made from",
     Cause.ALTERED: "{subject} was altered since it was made: it was {before}, and is {after}",
     Cause.INPUT_CHANGED: "the input {subject} changed: it was {before}, and is {after}",
@@ -82,6 +86,8 @@ class Reason:
     def __str__(self) -> str:
         """Give it as half a sentence."""
         shown = {"before": _short(self.before), "after": _short(self.after)}
+        if self.cause is Cause.INPUT_CHANGED and self.after is None:
+            return f"the input {self.subject} is gone: it was {shown['before']}"
         return _SENTENCES[self.cause].format(subject=self.subject, **shown)
 
     def to_dict(self) -> Metadata:
@@ -89,7 +95,7 @@ class Reason:
         return {"cause": self.cause.value, "subject": self.subject, "before": self.before, "after": self.after}
 
 
-_STALE = {cause.value for cause in list(Cause)[5:]}
+_STALE = {cause.value for cause in list(Cause)[list(Cause).index(Cause.NO_RECORD) :]}
 _SHOWN = 80
 
 
@@ -104,6 +110,8 @@ class Sight:
 
     def __init__(self) -> None:
         self._seen: dict[str, Seen | Exception] = {}
+        self._stamps: dict[str, str | None] = {}
+        self._stored: dict[str, Metadata | None] = {}
 
     def look_ahead(self, targets: Iterable[Target]) -> None:
         """Look at many targets in S3 together, so many at a time as `max_concurrency` says."""
@@ -128,20 +136,49 @@ class Sight:
             raise seen
         return seen
 
-    def known(self, target: Target) -> Seen | None:
-        """Give what was seen at a target, None if nobody has looked, or could."""
-        seen = self._seen.get(str(target.path))
-        return None if isinstance(seen, Exception) else seen
+    def look_for_records(self, targets: Iterable[Target]) -> None:
+        """Read the records that lie beside many targets, so many in S3 at a time as `max_concurrency` says."""
+        calls = []
+        for name, target in {str(target.path): target for target in targets}.items():
+            seen = self._seen.get(name)
+            if isinstance(seen, Seen):
+                self._stored[name] = seen.record or seen.stray
+            elif name not in self._stored and is_remote(target):
+                calls.append(partial(self._read_record, name, target))
+            elif name not in self._stored:
+                self._read_record(name, target)
+        run_all(calls, max_concurrency=config.max_concurrency())
 
-    def fingerprint(self, target: Any) -> str | None:
+    def _read_record(self, name: str, target: Target) -> None:
+        self._stored[name] = target.store.stored_record()
+
+    def stored(self, target: Target) -> Metadata | None:
+        """Give the record that lies beside a target, be it of other data; None if nobody has looked for it."""
+        return self._stored.get(str(target.path))
+
+    def bytes_to_fetch(self, targets: Iterable[Target]) -> dict[str, int | None]:
+        """Give by name how much reading each would bring here, see `Store.bytes_to_fetch`."""
+        found: dict[str, int | None] = {}
+
+        def ask(target: Target) -> None:
+            found[str(target)] = target.store.bytes_to_fetch()
+
+        run_all([partial(ask, target) for target in targets], max_concurrency=config.max_concurrency())
+        return found
+
+    def fingerprint(self, target: Target) -> str | None:
         """Give the fingerprint of the present data, or of data that were removed on purpose; None if it has none."""
-        own = own_target(target)
-        if own is None:
-            return None
-        seen = self.at(own)
+        seen = self.at(target)
         if seen.fingerprint is None and seen.record is not None:
             return fingerprint_in(seen.record)
         return seen.fingerprint
+
+    def stamp(self, target: Target) -> str | None:
+        """Give the stamp of data without a record, which costs no reading of them; None if there is none."""
+        name = str(target.path)
+        if name not in self._stamps:
+            self._stamps[name] = target.store.stamp()
+        return self._stamps[name]
 
 
 def fingerprint_in(record: Metadata) -> str | None:
@@ -156,13 +193,12 @@ def has_record(task: luigi.Task) -> bool:
     return isinstance(task, Task) and "metadata" in task.offered_arguments and bool(own_outputs(task))
 
 
-def is_on_demand(task: luigi.Task, sight: Sight) -> bool:
-    """Say whether the outputs of a task do not outlive a run, or were cleaned up: it runs for who needs them alone."""
-    outputs = [target for _, target in dag.leaves(dag.output(task))]
-    if outputs and all(isinstance(target, PathlessTarget) for target in outputs):
-        return True
-    own = [target for target in map(own_target, outputs) if target is not None]
-    return bool(own) and len(own) == len(outputs) and all(is_removed(sight.at(target)) for target in own)
+def is_cleaned_up(task: luigi.Task, sight: Sight | None = None) -> bool:
+    """Say whether the outputs of a task were removed and their records stayed. Looks at each output."""
+    sight = sight or Sight()
+    targets = [target for _, target in dag.leaves(dag.output(task)) if not isinstance(target, PathlessTarget)]
+    own = [own_target(target) for target in targets]
+    return bool(own) and all(target is not None and is_removed(sight.at(target)) for target in own)
 
 
 def is_removed(seen: Seen) -> bool:
@@ -200,7 +236,7 @@ def _of_output(target: Target, seen: Seen) -> Reason | None:
     if seen.record is not None and "task_id" in seen.record:
         return None
     stray = None if seen.stray is None else fingerprint_in(seen.stray)
-    if stray is not None and seen.fingerprint is not None:
+    if stray is not None and seen.fingerprint not in (None, stray):
         return Reason(Cause.ALTERED, str(target), stray, seen.fingerprint)
     return Reason(Cause.NO_RECORD, str(target))
 
@@ -221,13 +257,40 @@ def _compared(
     while pending:
         member, told = pending.pop()
         reasons += _of_task(member, told)
+        reasons += _of_yielded(told, held, sight)
         for before, upstream, target in _paired(member, told, reasons):
-            if not isinstance(target, PathlessTarget):
-                reasons += [] if will_change(upstream) else _of_input(before, target, sight)
+            own = own_target(target)
+            if own is not None:
+                reasons += [] if will_change(upstream) else _of_input(before, own, sight)
             elif upstream not in seen and isinstance(described := held.get(str(before.described.get("task_id"))), dict):
                 seen.add(upstream)
                 pending.append((upstream, described))
     return reasons
+
+
+def _of_yielded(record: Metadata, held: Metadata, sight: Sight) -> list[Reason]:
+    """Compare what a run has yielded, at the recorded paths: which tasks these were is not known before it runs.
+
+    Nothing else makes them again, so that one which is missing is a change, too. Of a value what it was made from is
+    compared, also at the recorded paths.
+    """
+    found: list[tuple[_Recorded, Target]] = []
+    seen: set[str] = set()
+    pending = [
+        _Recorded(("yielded", *given.role), given.described) for given in _flattened(record.get("dynamic_input"))
+    ]
+    while pending:
+        given = pending.pop()
+        task_id = str(given.described["task_id"])
+        if given.described["fingerprint"] is not None and given.described["metadata_path"] is not None:
+            path, record_path = given.described["path"], given.described["metadata_path"]
+            found.append((given, Found(path, State.RECORDED, record_path).as_target()))
+        elif task_id not in seen and isinstance(made_from := held.get(task_id), dict):
+            seen.add(task_id)
+            further = (made_from.get("input"), made_from.get("dynamic_input"))
+            pending += [_Recorded((*given.role, *one.role), one.described) for one in _flattened(further)]
+    sight.look_ahead(target for _, target in found)
+    return [reason for given, target in found for reason in _of_input(given, target, sight, may_be_missing=False)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +301,7 @@ class _Recorded:
     described: Any
 
     def __str__(self) -> str:
-        return ".".join(self.role) or "input"
+        return ".".join(self.role) or str(self.described.get("path"))
 
 
 def _of_task(task: luigi.Task, record: Metadata) -> Iterator[Reason]:
@@ -255,37 +318,55 @@ def _of_task(task: luigi.Task, record: Metadata) -> Iterator[Reason]:
     if told.get("version") != version:
         yield Reason(Cause.VERSION, "__version__", told.get("version"), version)
         return  # who changes the code says so by the version
-    code = provenance.code_of(task_cls)
+    code = identity.code_of(task_cls)
     if told.get("code") is not None and code is not None and told["code"] != code:
         yield Reason(Cause.CODE, task_cls.__name__, told["code"], code)
 
 
 def _paired(task: luigi.Task, record: Metadata, reasons: list[Reason]) -> Iterator[tuple[_Recorded, luigi.Task, Any]]:
-    """Give what a task read and still reads; what is new, gone or another is added to the reasons."""
+    """Give what a task read and still reads; what is new, gone or another is added to the reasons.
+
+    The members of a set have no order: they are known by their paths.
+    """
     before = {found.role: found for found in _flattened(record.get("input"))}
-    nested = dag.map_nested(
-        lambda upstream: dag.map_nested(lambda target: _Now(upstream, target), dag.output(upstream)), dag.requires(task)
-    )
+    by_path: defaultdict[object, list[_Recorded]] = defaultdict(list)
+    for known in before.values():
+        by_path[known.described.get("path")].append(known)
     unmatched: list[tuple[tuple[str, ...], _Now]] = []
-    for now in _flattened(provenance.keyed_by_text(nested)):
-        known = before.get(now.role)
-        if known is not None and known.described.get("path") == now.described.path:
-            del before[now.role]
-            yield known, now.described.upstream, now.described.target
+    for role, pattern, now in _read_now(task):
+        same = by_path[now.path]
+        found = next((known for known in same if known.role in before and _is_at(known.role, pattern)), None)
+        if found is None:
+            unmatched.append((role, now))
         else:
-            unmatched.append((now.role, now.described))
-    by_path = {(known.role[:-1], known.described.get("path")): known for known in before.values()}
-    for role, now_there in unmatched:
-        moved = by_path.get((role[:-1], now_there.path))  # the members of a set have no order
-        if moved is not None and _has_set(dag.requires(task)):
-            before.pop(moved.role, None)
-            yield moved, now_there.upstream, now_there.target
-        elif role in before:
+            del before[found.role]
+            yield found, now.upstream, now.target
+    for role, now in unmatched:
+        if role in before:
             known = before.pop(role)
-            reasons.append(Reason(Cause.INPUT_REPLACED, str(known), known.described.get("path"), now_there.path))
+            reasons.append(Reason(Cause.INPUT_REPLACED, str(known), known.described.get("path"), now.path))
         else:
-            reasons.append(Reason(Cause.INPUT_ADDED, ".".join(role) or "input", None, now_there.path))
+            reasons.append(Reason(Cause.INPUT_ADDED, ".".join(role) or now.path, None, now.path))
     reasons += [Reason(Cause.INPUT_GONE, str(known), known.described.get("path")) for known in before.values()]
+
+
+def _read_now(task: luigi.Task) -> Iterator[tuple[tuple[str, ...], tuple[str | None, ...], _Now]]:
+    """Give what a task reads with its role as a record names it, and with None for the places within a set."""
+    required = dag.requires(task)
+    outputs = {id(upstream): dag.output(upstream) for _, upstream in dag.leaves(required)}
+    places = [
+        (*outer, *inner) for outer, upstream in dag.leaves(required) for inner, _ in dag.leaves(outputs[id(upstream)])
+    ]
+    nested = dag.map_nested(
+        lambda upstream: dag.map_nested(lambda target: _Now(upstream, target), outputs[id(upstream)]), required
+    )
+    for place, found in zip(places, _flattened(provenance.keyed_by_text(nested)), strict=True):
+        pattern = tuple(part if key is not None else None for key, part in zip(place, found.role, strict=True))
+        yield found.role, pattern, found.described
+
+
+def _is_at(role: tuple[str, ...], pattern: tuple[str | None, ...]) -> bool:
+    return len(role) == len(pattern) and all(key in (None, part) for part, key in zip(role, pattern, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,27 +382,26 @@ class _Now:
 
 
 def _flattened(nested: Any) -> Iterator[_Recorded]:
-    """Give the inputs in what mirrors `requires()`: descriptions of a record, or what is read now."""
+    """Give the inputs in what mirrors `requires()`, in its order: descriptions of a record, or what is read now."""
     pending: list[tuple[tuple[str, ...], Any]] = [((), nested)]
     while pending:
         role, item = pending.pop()
         if isinstance(item, _Now) or (isinstance(item, dict) and item.keys() >= _DESCRIBED):
             yield _Recorded(role, item)
         elif isinstance(item, dict):
-            pending.extend(((*role, str(key)), child) for key, child in item.items())
-        elif isinstance(item, list):
-            pending.extend(((*role, str(position)), child) for position, child in enumerate(item))
+            pending.extend(reversed([((*role, str(key)), child) for key, child in item.items()]))
+        elif isinstance(item, list | tuple):
+            pending.extend(reversed([((*role, str(position)), child) for position, child in enumerate(item)]))
 
 
 _DESCRIBED = {"path", "fingerprint", "task_id", "metadata_path"}
 
 
-def _has_set(nested: Any) -> bool:
-    return isinstance(nested, set | frozenset) or any(role and role[-1] is None for role, _ in dag.leaves(nested))
-
-
-def _of_input(before: _Recorded, target: Any, sight: Sight) -> Iterator[Reason]:
-    known = before.described.get("fingerprint")
-    now = None if known is None else sight.fingerprint(target)
-    if now is not None and now != known:  # one that is missing will be made, and is looked at then
+def _of_input(before: _Recorded, target: Target, sight: Sight, *, may_be_missing: bool = True) -> Iterator[Reason]:
+    """Compare an input; one that is missing will be made, and is looked at then, unless that may not be."""
+    known, stamp = before.described.get("fingerprint"), before.described.get("stamp")
+    if known is None or (stamp is not None and sight.stamp(target) == stamp):
+        return
+    now = sight.fingerprint(target)
+    if now != known and not (now is None and may_be_missing):
         yield Reason(Cause.INPUT_CHANGED, str(before), known, now)

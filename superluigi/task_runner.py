@@ -34,7 +34,7 @@ from superluigi.errors import (
     public_name,
 )
 from superluigi.forcing import TaskClasses, TaskNames, plan_forcing
-from superluigi.planning import make_plan
+from superluigi.planning import Plan, make_plan
 from superluigi.running.state import Run, keys_of
 from superluigi.running.worker import Factory, Worker
 from superluigi.storage import workplace
@@ -117,10 +117,14 @@ def run_task(
                 judges = configuration.reruns_stale() if rerun_stale is None else rerun_stale
                 if dry_run:
                     with workplace.hands_off():
-                        return make_plan(roots, forcing, rerun_stale=judges, raise_exception=raise_exception)
-                plan = make_plan(roots, forcing, rerun_stale=True, raise_exception=raise_exception) if judges else None
+                        return make_plan(
+                            roots, forcing, rerun_stale=judges, raise_exception=raise_exception, with_cost=True
+                        )
+                going_by = (
+                    make_plan(roots, forcing, rerun_stale=True, raise_exception=raise_exception) if judges else None
+                )
                 is_alone = configuration.is_single_flight() if single_flight is None else single_flight
-                run = Run(forcing, plan=plan, raise_exception=raise_exception, single_flight=is_alone)
+                run = Run(forcing, plan=going_by, raise_exception=raise_exception, single_flight=is_alone)
                 recover_abandoned()
                 try:
                     with provenance.run(run.run_id), memory.holding(run.memory), workplace.keeping_folders():
@@ -136,6 +140,37 @@ def run_task(
             for _, place in dag.leaves(path):
                 print(f"Output: {place}")
     return paths if isinstance(task, list | tuple) else paths[0]
+
+
+def plan(
+    task: Runnable,
+    *,
+    config: Mapping[str, Mapping[str, Any]] | None = None,
+    config_file: str | Path | None = None,
+    force: bool = False,
+    force_upstream: bool = False,
+    force_upstream_to_task: TaskNames | None = None,
+    force_upstream_to_task_cls: TaskClasses | None = None,
+    rerun_stale: bool | None = None,
+    raise_exception: bool = False,
+) -> Plan:
+    """Give what `run_task` would run with these arguments, and why; the same as `run_task(..., dry_run=True)`.
+
+    Touches nothing. Raises what `run_task` raises before any task runs.
+    """
+    planned: Plan = run_task(
+        task,
+        config=config,
+        config_file=config_file,
+        force=force,
+        force_upstream=force_upstream,
+        force_upstream_to_task=force_upstream_to_task,
+        force_upstream_to_task_cls=force_upstream_to_task_cls,
+        rerun_stale=rerun_stale,
+        raise_exception=raise_exception,
+        dry_run=True,
+    )
+    return planned
 
 
 def _check_arguments(

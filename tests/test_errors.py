@@ -33,6 +33,7 @@ EXAMPLES = {
         }
     },
     "MetadataError": {"kwargs": {"key": "rows", "problem": "is NaN", "way_out": "Leave it out."}},
+    "ExpectationError": {"kwargs": {"task_cls": "Totals", "problems": ["metadata['rows'] is 3, but was expected"]}},
     "MemoryTargetError": {"args": ("a",)},
     "TargetNotFoundError": {"args": ("a",)},
     "TargetShapeError": {"args": ("a",)},

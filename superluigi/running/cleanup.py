@@ -16,7 +16,7 @@ from luigi.task_status import DONE
 from superluigi import dag
 from superluigi.errors import public_name
 from superluigi.running.single_flight import lease_of
-from superluigi.running.state import is_cleaned_up
+from superluigi.staleness import is_cleaned_up
 from superluigi.targets.memory import PathlessTarget
 from superluigi.tasks import TaskWithCleanup
 

@@ -13,11 +13,10 @@ import luigi
 
 from superluigi import dag
 from superluigi.errors import TaskFailure, TaskTypeError, public_name
-from superluigi.execution import own_target
 from superluigi.forcing import Forcing
 from superluigi.outlook import Outlook
 from superluigi.planning import Verdict
-from superluigi.staleness import is_removed
+from superluigi.staleness import is_cleaned_up
 from superluigi.targets.foresight import foresight
 from superluigi.targets.memory import Key, Memory, MemoryTarget, NoTarget, PathlessTarget, origin_of
 from superluigi.tasks import Task, TaskWithCleanup
@@ -174,10 +173,3 @@ def _check_has_no_value(task: luigi.Task) -> None:
                 f"can fill. Derive it from superluigi.Task{named}."
             )
             raise TaskTypeError(message)
-
-
-def is_cleaned_up(task: luigi.Task) -> bool:
-    """Say whether the outputs of a task were removed and their records stayed. One GET for each in S3."""
-    targets = [target for _, target in dag.leaves(task.output()) if not isinstance(target, PathlessTarget)]
-    own = [own_target(target) for target in targets]
-    return bool(own) and all(target is not None and is_removed(target.store.look()) for target in own)

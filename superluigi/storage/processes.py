@@ -91,7 +91,7 @@ def lock(address: str, *, family: str = "targets", wait: bool = True) -> Iterato
 
     The operating system frees the lock of a process that is killed. The addresses of a family share 1,024 lock
     files, so that their number stays bounded; therefore nobody waits for a second lock of one family while holding
-    one. Families are taken in the order recovery, publications, targets.
+    one. Families are taken in the order recovery, publications, targets, history.
 
     Raises:
         BlockingIOError: `wait` is false, and somebody holds the lock.

@@ -115,7 +115,7 @@ class Target(luigi.Target):
                     take(source.path, private)
             if self.record_inside is not None:
                 files.discard(private / self.record_inside)
-            return ReadCopy(private, source.fingerprint() if with_fingerprint else None)
+            return ReadCopy(private, source.fingerprint() if with_fingerprint else None, source.stamp)
 
     @contextlib.contextmanager
     def tmp_write_path(self) -> Iterator[Path]:

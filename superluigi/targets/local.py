@@ -163,18 +163,18 @@ class LocalStore:
         if not self.exists():
             raise TargetNotFoundError.at(self.path)
         with processes.lock(str(self.path)):
-            yield Present(self.path, functools.partial(self.fingerprint, heals=False))
+            yield Present(self.path, functools.partial(self.fingerprint, heals=False), self.stamp())
 
     def read_record(self) -> Metadata | None:
         """Give the record of the present data; reads them only if their sizes or times are not as recorded."""
         if self.exists():
             return self._own_record()
-        stored = self._stored_record()
+        stored = self.stored_record()
         return stored if stored is not None and metadata.REMOVED in stored else None
 
     def look(self) -> Seen:
         """Give what is there; reads the data only if their sizes or times are not as recorded."""
-        stored = self._stored_record()
+        stored = self.stored_record()
         if not self.exists():
             is_removed = stored is not None and metadata.REMOVED in stored
             return Seen(None, stored if is_removed else None, None if is_removed else stored)
@@ -184,7 +184,8 @@ class LocalStore:
             return Seen(str(recorded["fingerprint"]), own)
         return Seen(self.fingerprint(), own, None if own is not None else stored)
 
-    def _stored_record(self) -> Metadata | None:
+    def stored_record(self) -> Metadata | None:
+        """Give the record as it lies there, be it of other data."""
         try:
             return metadata.decode(self.metadata_path.read_bytes())
         except OSError:
@@ -192,7 +193,7 @@ class LocalStore:
 
     def _own_record(self, stored: Metadata | None = None) -> Metadata | None:
         """Give the record of the present data among what is stored, and what that replaced."""
-        record = self._stored_record() if stored is None else dict(stored)
+        record = self.stored_record() if stored is None else dict(stored)
         if record is None or ("superseded" in record and "output" not in record):  # damaged, or another program's
             return None
         superseded = record.pop("superseded", None)
@@ -252,6 +253,17 @@ class LocalStore:
 
     def _stamp(self) -> str:
         return files.changed_stamp(self.path, leave_out=self.inside_name)
+
+    def stamp(self) -> str | None:
+        """Give sizes and times of data without a record: one `stat`, of a folder one per file."""
+        try:
+            return None if os.path.exists(self.metadata_path) else self._stamp()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def bytes_to_fetch(self) -> int | None:
+        """Give 0 if there are data."""
+        return None if self._present() is None else 0
 
     def mark(self, run: str) -> None:
         """Put the marker into the staging folder."""

@@ -73,7 +73,11 @@ class _S3Store:
         """Replace the record in one PUT."""
         self.metadata_bucket.put_bytes(self.metadata_key, metadata.encode(record), self.upload_options)
 
-    def _stored_record(self) -> Metadata | None:
+    def stamp(self) -> None:
+        """Give nothing: S3 tells the fingerprint."""
+
+    def stored_record(self) -> Metadata | None:
+        """Give the record as it lies there, be it of other data. One GET."""
         data = self.metadata_bucket.get_bytes(self.metadata_key)
         return None if data is None else metadata.decode(data)
 
@@ -123,7 +127,7 @@ class S3ObjectStore(_S3Store):
             if record is not None:
                 facts[_RUN_ID] = str(record.get("run_id", ""))
                 present = self.bucket.head(self.key)
-                own = None if present is None else self._own_record(present, self._stored_record())
+                own = None if present is None else self._own_record(present, self.stored_record())
                 self.write_record({**record, "superseded": own} if own else record)
             user_metadata = {**self.upload_options.get("Metadata", {}), **facts}
             options = {**self.upload_options, "Metadata": user_metadata}
@@ -138,7 +142,7 @@ class S3ObjectStore(_S3Store):
 
     def look(self) -> Seen:
         """Give what is there. One HEAD, one GET."""
-        present, stored = self.bucket.head(self.key), self._stored_record()
+        present, stored = self.bucket.head(self.key), self.stored_record()
         if present is None:
             return _seen_without_data(stored)
         own = self._own_record(present, stored)
@@ -156,6 +160,13 @@ class S3ObjectStore(_S3Store):
     def fingerprint(self) -> str:
         """Give the digest that was put with the object, else its ETag. One HEAD."""
         return _fingerprint_of(self._head())
+
+    def bytes_to_fetch(self) -> int | None:
+        """Give the size of the object, 0 if there is a fresh copy. One HEAD."""
+        present = self.bucket.head(self.key)
+        if present is None:
+            return None
+        return 0 if self.entry().is_fresh(present.etag) else present.size_bytes
 
     @contextlib.contextmanager
     def reading(self, *, force: bool = False) -> Iterator[Present]:
@@ -296,7 +307,7 @@ class S3PrefixStore(_S3Store):
 
     def look(self) -> Seen:
         """Give what is there. One listing, one GET."""
-        items, stored = list(self.bucket.listing(self.key)), self._stored_record()
+        items, stored = list(self.bucket.listing(self.key)), self.stored_record()
         data = [item for item in items if self._is_data(item)]
         if not data or any(item.key == self._unfinished_key for item in items):
             return Seen(None, stray=stored) if data else _seen_without_data(stored)
@@ -309,6 +320,15 @@ class S3PrefixStore(_S3Store):
     def fingerprint(self) -> str:
         """Give one digest over names, sizes and ETags. One listing."""
         return self._fingerprint_of(self._present())
+
+    def bytes_to_fetch(self) -> int | None:
+        """Give the size of the objects, 0 if there are fresh copies. One listing."""
+        items = list(self.bucket.listing(self.key))
+        present = [item for item in items if self._is_data(item)]
+        if not present or any(item.key == self._unfinished_key for item in items):
+            return None
+        is_fresh = self.entry().is_fresh(self._fingerprint_of(present))
+        return 0 if is_fresh else sum(item.size_bytes for item in present)
 
     @contextlib.contextmanager
     def reading(self, *, force: bool = False) -> Iterator[Present]:

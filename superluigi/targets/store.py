@@ -63,6 +63,7 @@ class Present:
 
     path: Path
     fingerprint: Callable[[], str]
+    stamp: str | None = None  # see `Store.stamp`
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class ReadCopy:
 
     path: Path
     fingerprint: str | None
+    stamp: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,21 @@ class Store(Protocol):
 
     def fingerprint(self) -> str:
         """Give what changes when the present data change."""
+
+    def stamp(self) -> str | None:
+        """Give what is the same as long as local data without a record are untouched, so that they need not be read.
+
+        None where the fingerprint is as cheap: a record tells it, or S3; and where there are no data.
+        """
+
+    def bytes_to_fetch(self) -> int | None:
+        """Give how many bytes reading would bring here: none of local data, nor where there is a fresh copy.
+
+        None if there are no data. One HEAD or listing in S3.
+        """
+
+    def stored_record(self) -> Metadata | None:
+        """Give the record as it lies there, be it of other data; None if there is none that can be read."""
 
     def mark(self, run: str) -> None:
         """Put the intent marker of a task whose outputs change in several steps; until `unmark` it is not complete."""

@@ -1,0 +1,185 @@
+"""What the user asks of a task without running it: why it will run, what its tree looks like, what is accepted of it.
+
+The invariant: an answer is the plan of a run with `rerun_stale`, read out; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+from superluigi import dag, identity, provenance, visuals
+from superluigi.errors import TargetNotFoundError, public_name
+from superluigi.forcing import Forcing, plan_forcing
+from superluigi.planning import Plan, Planned, Verdict, make_plan
+from superluigi.staleness import Cause, Reason, has_record, own_outputs
+from superluigi.storage import workplace
+from superluigi.targets.metadata import now
+from superluigi.visuals import Edge, Graph, Look, Node, Tone
+
+if TYPE_CHECKING:
+    import luigi
+
+    from superluigi.forcing import TaskClasses, TaskNames
+
+_LOOKS = {
+    "complete": Look("✓", Tone.GOOD, "is there, as its record says"),
+    "missing": Look("○", Tone.PLAIN, "is not there, and will be made"),
+    "stale": Look("↻", Tone.NOTE, "is out of date: rerun_stale makes it again"),
+    "unknown": Look("?", Tone.FAINT, "is made again if what is upstream comes out different"),
+    "forced": Look("!", Tone.BAD, "is forced"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a task will run or not: `reasons` as data, and as sentences when it is printed."""
+
+    task: str
+    verdict: Verdict
+    reasons: tuple[Reason, ...]
+
+    def __str__(self) -> str:
+        """Give the sentences, one reason a line."""
+        return "\n".join([self._summary(), *(f"  - {reason}" for reason in self.reasons)])
+
+    def __repr__(self) -> str:
+        """Give the sentences: it is asked for to be read."""
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        items = "".join(f"<li>{escape(str(reason))}</li>" for reason in self.reasons)
+        return f"<p>{escape(self._summary())}</p>" + (f"<ul>{items}</ul>" if items else "")
+
+    def _summary(self) -> str:
+        if self.verdict is Verdict.SKIP:
+            return f"{self.task} will not run: it is complete, and as its record says."
+        if self.verdict is Verdict.UNKNOWN:
+            return (
+                f"{self.task} is complete, and a run skips it. With rerun_stale=True that is decided when what is "
+                "upstream has run, because"
+            )
+        if all(reason.is_stale for reason in self.reasons):
+            return f"{self.task} is complete, and a run skips it. With rerun_stale=True it will run, because"
+        return f"{self.task} will run, because"
+
+
+def why(task: luigi.Task) -> Explanation:
+    """Say why a task will run or will not, field by field, the old value and the new.
+
+    Looks at all that is upstream, and touches nothing. Costs what planning a run with `rerun_stale` costs.
+    """
+    planned = _planned([task], Forcing())[task]
+    return Explanation(public_name(task), planned.verdict, planned.reasons)
+
+
+def accept(task: luigi.Task) -> None:
+    """Take today's code and `__version__` as those that made the existing outputs of a task, as after a cosmetic edit.
+
+    Its records say so from then on, in the field `accepted`, with the time. Other reasons to run the task stay.
+
+    Raises:
+        TargetNotFoundError: an output is not there, or has no record of its own.
+    """
+    outputs = own_outputs(task) if has_record(task) else []
+    if not outputs:
+        message = f"{public_name(task)} leaves no records, so there is nothing in which today's code could be accepted."
+        raise TargetNotFoundError(message)
+    records = [(target, target.read_metadata()) for target in outputs]
+    task_cls = type(task)
+    accepted = {
+        "version": identity.version_of(task_cls),
+        "code": identity.code_of(task_cls),
+        "time": now().isoformat(),
+    }
+    for target, record in records:
+        target.store.write_record({**record, provenance.ACCEPTED: accepted})
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A task and all that it requires, each with its state: complete, missing, stale, unknown or forced."""
+
+    plan: Plan
+    graph: Graph
+
+    def __str__(self) -> str:
+        """Give the tree as text, in colours on a terminal that wants them (`NO_COLOR` is not set)."""
+        return self.to_text(colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
+
+    def __repr__(self) -> str:
+        """Give the tree as text: it is asked for to be read."""
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return visuals.fragment(self.graph)
+
+    def to_text(self, *, colour: bool = False) -> str:
+        """Give it as text, what is upstream indented; `colour` adds the codes of a terminal."""
+        return visuals.text(self.graph, colour=colour)
+
+    def to_mermaid(self) -> str:
+        """Give it in Mermaid's language."""
+        return visuals.mermaid(self.graph)
+
+    def to_dot(self) -> str:
+        """Give it in Graphviz' language."""
+        return visuals.dot(self.graph)
+
+    def to_html(self) -> str:
+        """Give it as a page of its own, which needs no network."""
+        return visuals.page(self.graph)
+
+
+def tree(
+    task: luigi.Task,
+    *,
+    force: bool = False,
+    force_upstream: bool = False,
+    force_upstream_to_task: TaskNames | None = None,
+    force_upstream_to_task_cls: TaskClasses | None = None,
+) -> Tree:
+    """Show a task and all that it requires, by colour and by sign; with forcing, what that would make again.
+
+    Touches nothing. Costs what planning a run with `rerun_stale` costs.
+    """
+    forcing = plan_forcing(
+        [task],
+        force=force,
+        force_upstream=force_upstream,
+        force_upstream_to_task=force_upstream_to_task,
+        force_upstream_to_task_cls=force_upstream_to_task_cls,
+    )
+    plan = _planned([task], forcing)
+    nodes = tuple(_drawn(planned) for planned in plan)
+    return Tree(plan, Graph("", (str(task.task_id),), nodes, _LOOKS))
+
+
+def _planned(tasks: list[luigi.Task], forcing: Forcing) -> Plan:
+    dag.forget()
+    try:
+        with workplace.hands_off():
+            return make_plan(tasks, forcing, rerun_stale=True, raise_exception=True)
+    finally:
+        dag.forget()
+
+
+def _drawn(planned: Planned) -> Node:
+    detail = "" if planned.verdict is Verdict.SKIP else "; ".join(map(str, planned.reasons))
+    edges = tuple(
+        Edge(str(upstream.task_id), ".".join(map(str, (part for part in role if part is not None))))
+        for role, upstream in dag.required(planned.task)
+    )
+    return Node(str(planned.task.task_id), public_name(planned.task), _state_of(planned), detail, edges)
+
+
+def _state_of(planned: Planned) -> str:
+    if planned.verdict is not Verdict.RUN:
+        return "complete" if planned.verdict is Verdict.SKIP else "unknown"
+    causes = {reason.cause for reason in planned.reasons}
+    if Cause.FORCED in causes:
+        return "forced"
+    return "stale" if planned.reasons and all(reason.is_stale for reason in planned.reasons) else "missing"

@@ -1,0 +1,110 @@
+"""The code of a task: a fingerprint of its class and of all functions and classes of the user's own that it reaches.
+
+Two sources with one syntax tree are the same code, whatever their comments, docstrings and layout. The invariant: what
+belongs to the user's own package, or to the same notebook or script, is followed, and nothing else; the walk is
+iterative and looks at everything once.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import textwrap
+import threading
+import types
+from typing import TYPE_CHECKING, Any
+
+from superluigi.forks import open_in_forks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PARSE_TRIES = 10
+_parsing = open_in_forks(threading.Lock())
+
+
+def code_fingerprint(task_cls: type) -> str | None:
+    """Give a digest of the code of a class, of its base classes and of the functions and classes that they name.
+
+    Followed is what is defined in the same top-level package (or module, notebook or script). None if the source of the
+    class is gone; what it reaches without a source counts by its name. Names that are found out while it runs (getattr,
+    dictionaries of functions, instances) are not followed. Costs milliseconds for a class.
+    """
+    told: list[str] = []
+    seen: set[int] = set()
+    package = task_cls.__module__.partition(".")[0]
+    pending: list[Any] = [task_cls]
+    while pending:
+        reached = pending.pop()
+        if id(reached) in seen:
+            continue
+        seen.add(id(reached))
+        tree = _tree_of(reached)
+        if tree is None and reached is task_cls:
+            return None
+        told.append(f"{reached.__qualname__}: {'' if tree is None else _told(tree)}")
+        found = [*(() if tree is None else _named_in(tree, reached)), *(getattr(reached, "__bases__", ()))]
+        pending += [item for item in map(_plain, found) if _is_of(item, package)]
+    text = "\n".join(sorted(told))  # without the modules: a function that moves is the same code
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _plain(item: Any) -> Any:
+    """Give what a decorator that keeps its function (`functools.wraps`, `cache`, `partial`) has around it."""
+    while True:
+        inner = getattr(item, "__wrapped__", None) or getattr(item, "func", None)
+        if not callable(inner) or isinstance(item, type):
+            return item
+        item = inner
+
+
+def _is_of(item: Any, package: str) -> bool:
+    is_code = isinstance(item, type | types.FunctionType)
+    return is_code and str(getattr(item, "__module__", "")).partition(".")[0] == package
+
+
+def _told(tree: ast.Module) -> str:
+    for node in ast.walk(tree):
+        is_scope = isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if is_scope and ast.get_docstring(node) is not None:  # type: ignore[arg-type]
+            node.body = node.body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
+    return ast.dump(tree)
+
+
+def _named_in(tree: ast.Module, owner: Any) -> Iterator[Any]:
+    """Give what the names in a source stand for, where that can be told: `clean(...)`, `helpers.clean(...)`."""
+    known = _globals_of(owner)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in known:
+            yield known[node.id]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            holder = known.get(node.value.id)
+            if isinstance(holder, types.ModuleType | type):
+                yield getattr(holder, node.attr, None)
+
+
+def _globals_of(owner: Any) -> dict[str, Any]:
+    function = next((item for item in map(_plain, vars(owner).values()) if isinstance(item, types.FunctionType)), None)
+    function = owner if isinstance(owner, types.FunctionType) else function
+    if function is None:
+        return dict(vars(inspect.getmodule(owner) or types.ModuleType("gone")))
+    closure = inspect.getclosurevars(function).nonlocals if function.__closure__ else {}
+    return {**function.__globals__, **closure}
+
+
+def _tree_of(item: Any) -> ast.Module | None:
+    """Give the syntax tree of a class or function; one thread at a time: others confuse the parser of Python to 3.12.
+
+    It then raises SystemError: https://github.com/python/cpython/issues/106905. `inspect` parses, too.
+    """
+    with _parsing:
+        for tries_left in reversed(range(_PARSE_TRIES)):
+            try:
+                return ast.parse(textwrap.dedent(inspect.getsource(item)))
+            except (OSError, TypeError, SyntaxError):
+                return None
+            except SystemError:  # a thread of the user's parses
+                if not tries_left:
+                    raise
+    return None

@@ -1,0 +1,212 @@
+"""What a class expects of its metadata: what breaks it is not published; and what former runs have put there."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import luigi
+import pytest
+from engines import Engine, all_engines
+
+from superluigi import (
+    AtomicTaskWithMetadata,
+    ConfigError,
+    ExpectationError,
+    LocalFileTarget,
+    TaskFailedError,
+    TaskWithMetadata,
+    at_least,
+    between,
+    history,
+    run_task,
+    within,
+)
+from superluigi.expectations import Expectation
+
+
+class Counted(AtomicTaskWithMetadata):
+    day = luigi.IntParameter()
+    rows = luigi.FloatParameter(significant=False)
+    secret = luigi.Parameter(default="hidden", visibility=luigi.parameter.ParameterVisibility.PRIVATE)
+    expect: Any = {"row_count": within(0.2, of_last=3)}  # noqa: RUF012  (as users write it)
+
+    def output(self) -> Any:
+        return LocalFileTarget(f"counted{self.day}.txt")
+
+    def run(self, output_path: Path, metadata: dict[str, Any]) -> None:
+        metadata["row_count"] = self.rows
+        metadata["note"] = "seen"
+        metadata["table"] = [1, 2, 3]
+        output_path.write_text(str(self.rows))
+
+
+def counted(*rows: float) -> None:
+    for day, count in enumerate(rows):
+        run_task(Counted(day=day, rows=float(count)))
+
+
+def test_a_value_off_the_last_ones_fails_the_task_before_anything_is_published() -> None:
+    counted(100, 110, 90)
+
+    with pytest.raises(TaskFailedError, match=r"row_count.*is 10\.0, but was expected to be within 20%") as caught:
+        run_task(Counted(day=3, rows=10.0))
+
+    error = caught.value.__cause__
+    assert isinstance(error, ExpectationError)
+    assert "of the median of the last 3; it was 100.0, 110.0, 90.0" in error.problems[0]
+    assert "Nothing was published" in str(error)
+    assert not Path("counted3.txt").exists()
+    assert not Path("counted3.txt.metadata.json").exists()
+    assert [row.value for row in history(Counted, "row_count")] == [100, 110, 90]
+
+
+def test_a_former_output_stays_when_the_new_value_breaks_what_is_expected() -> None:
+    counted(100)
+
+    with pytest.raises(TaskFailedError):
+        run_task(Counted(day=0, rows=1), force=True)
+
+    assert Path("counted0.txt").read_text() == "100.0"
+    assert Counted(day=0, rows=1).output().read_metadata()["row_count"] == 100
+
+
+def test_only_the_last_values_count() -> None:
+    counted(1_000, 1_000, 1_000)
+    for day in range(3, 40):
+        run_task(Counted(day=day, rows=history(Counted, "row_count").rows[-1].value * 0.9))
+
+    assert history(Counted, "row_count").rows[-1].value < 50
+
+
+def test_without_former_values_any_number_will_do() -> None:
+    counted(7)
+
+    assert len(history(Counted, "row_count")) == 1
+
+
+EXPECTATIONS = {
+    "between, inside": (between(1, 3), 2, ""),
+    "between, at the border": (between(1, 3), 3, ""),
+    "between, outside": (between(1, 3), 4, "from 1 to 3"),
+    "at least": (at_least(2), 2, ""),
+    "less": (at_least(2), 1.5, "2 or more"),
+    "a function": (lambda value: value == 2, 2, ""),
+    "a function that says no": (lambda value: value == 2, 3, "such that <lambda>() says yes"),
+    "no number": (at_least(2), None, "cannot be compared"),
+}
+
+
+@pytest.mark.parametrize(("expectation", "value", "said"), EXPECTATIONS.values(), ids=EXPECTATIONS.keys())
+def test_expectations_hold_or_say_what_they_are(expectation: Any, value: Any, said: str) -> None:
+    class One(AtomicTaskWithMetadata):
+        expect = {"value": expectation}  # noqa: RUF012
+
+        def output(self) -> Any:
+            return LocalFileTarget("one.txt")
+
+        def run(self, output_path: Path, metadata: dict[str, Any]) -> None:
+            metadata["value"] = value
+            output_path.write_text("one")
+
+    if said:
+        with pytest.raises(TaskFailedError, match=said.replace("(", r"\(").replace(")", r"\)")):
+            run_task(One())
+    run_task(One()) if not said else None
+    assert Path("one.txt").exists() == (not said)
+
+
+def test_all_that_is_broken_or_missing_is_told_at_once() -> None:
+    class Several(Counted):
+        expect: Any = {"row_count": at_least(5), "columns": between(1, 2)}  # noqa: RUF012
+
+    with pytest.raises(TaskFailedError) as caught:
+        run_task(Several(day=0, rows=1))
+
+    problems = caught.value.__cause__.problems  # type: ignore[union-attr]
+    assert [problem.partition("]")[0] for problem in problems] == ["metadata['row_count'", "metadata['columns'"]
+    assert "is not there" in problems[1]
+
+
+@pytest.mark.parametrize("expect", [["row_count"], {"row_count": 3}], ids=["list", "number"])
+def test_what_is_no_expectation_is_an_error(expect: Any) -> None:
+    class Wrong(Counted):
+        pass
+
+    Wrong.expect = expect
+    with pytest.raises(TaskFailedError, match=r"Wrong\.expect is .*, but maps keys of the metadata to within\(\)"):
+        run_task(Wrong(day=0, rows=1))
+
+
+@pytest.mark.parametrize("arguments", [(-0.1, 5), (0.1, 0)], ids=["fraction", "of_last"])
+def test_within_takes_a_fraction_and_at_least_one_value(arguments: tuple[float, int]) -> None:
+    with pytest.raises(ConfigError, match="takes a fraction from 0 on"):
+        within(arguments[0], of_last=arguments[1])
+
+
+@all_engines
+def test_on_every_engine_values_are_checked_and_kept(engine: Engine) -> None:
+    engine.run(Counted(day=0, rows=100))
+
+    with pytest.raises(TaskFailedError, match="within 20%"):
+        engine.run(Counted(day=1, rows=1))
+
+    assert [row.value for row in history(Counted, "row_count")] == [100]
+
+
+def test_a_task_that_writes_its_outputs_itself_is_checked_before_its_record() -> None:
+    class Itself(TaskWithMetadata):
+        expect = {"rows": at_least(5)}  # noqa: RUF012
+
+        def output(self) -> Any:
+            return LocalFileTarget("itself.txt")
+
+        def run(self, metadata: dict[str, Any]) -> None:
+            metadata["rows"] = 1
+            self.output().path.write_text("itself")
+
+    with pytest.raises(TaskFailedError, match="5 or more"):
+        run_task(Itself())
+    assert not Itself().complete()
+
+
+def test_the_history_is_a_table_without_what_is_private() -> None:
+    counted(4, 4)
+
+    told = history(Counted, "row_count")
+
+    lines = str(told).splitlines()
+    assert lines[0].split() == ["time", "(UTC)", "row_count", "parameters"]
+    assert lines[2].endswith("4.0  day=1, rows=4.0")
+    assert repr(told) == str(told)
+    assert "hidden" not in str(told)
+    assert [row.path for row in told] == ["counted0.txt", "counted1.txt"]
+    frame = told.to_pandas()
+    assert frame["row_count"].tolist() == [4, 4]
+    assert str(frame["time"].dtype).endswith("UTC]")
+    assert [row.value for row in history(Counted, "note")] == ["seen", "seen"]
+    assert len(history(Counted, "table")) == len(history(Counted, "nothing")) == 0
+
+
+def test_a_line_that_a_kill_has_torn_is_passed_over(local_data_dir: Path) -> None:
+    counted(3)
+    (file,) = (local_data_dir / "history").iterdir()
+    file.write_text(file.read_text() + '{"time": "2020', encoding="utf-8")
+
+    assert len(history(Counted, "row_count")) == 1
+
+
+def test_a_history_that_grew_long_loses_its_older_half(local_data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("superluigi.expectations._MAX_KEPT", 10)
+    counted(*[100] * 30)
+
+    kept = history(Counted, "row_count")
+    assert 5 <= len(kept) < 30
+    assert kept.rows[-1].params["day"] == "29"
+    assert all(json.loads(line) for line in next((local_data_dir / "history").iterdir()).read_text().splitlines())
+
+
+def test_an_expectation_of_a_users_own_says_what_it_is() -> None:
+    even = Expectation("even", lambda value, _: value % 2 == 0)
+
+    assert even.holds(2, [])
+    assert not even.holds(3, [])

@@ -1,0 +1,242 @@
+"""What is asked of a task without running it: why, tree, accept, plan."""
+
+import html.parser
+from pathlib import Path
+from typing import Any
+
+import luigi
+import pytest
+
+from superluigi import (
+    AtomicTaskWithMetadata,
+    LocalFileTarget,
+    MemoryTarget,
+    TargetNotFoundError,
+    Task,
+    accept,
+    plan,
+    run_task,
+    tree,
+    why,
+)
+from superluigi.planning import Verdict
+from superluigi.staleness import Cause
+
+
+class Source(AtomicTaskWithMetadata):
+    letters = luigi.Parameter(default="abc")
+    secret = luigi.Parameter(default="hidden", visibility=luigi.parameter.ParameterVisibility.PRIVATE)
+
+    def output(self) -> Any:
+        return LocalFileTarget("source.txt")
+
+    def run(self, output_path: Path) -> None:
+        output_path.write_text(self.letters)
+
+
+class Left(AtomicTaskWithMetadata):
+    def requires(self) -> Any:
+        return Source()
+
+    def output(self) -> Any:
+        return LocalFileTarget(f"{type(self).__name__.lower()}.txt")
+
+    def run(self, input_path: Path, output_path: Path) -> None:
+        output_path.write_text(input_path.read_text()[:2])
+
+
+class Right(Left):
+    pass
+
+
+class Top(AtomicTaskWithMetadata):
+    def requires(self) -> Any:
+        return {"left": Left(), "right": Right()}
+
+    def output(self) -> Any:
+        return LocalFileTarget("top.txt")
+
+    def run(self, input_path: Any, output_path: Path) -> None:
+        output_path.write_text(input_path["left"].read_text() + input_path["right"].read_text())
+
+
+def files(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+# why
+
+
+def test_of_a_missing_task_it_says_what_is_missing() -> None:
+    told = why(Source())
+
+    assert str(told) == "Source(letters=abc) will run, because\n  - source.txt does not exist"
+    assert [reason.cause for reason in told.reasons] == [Cause.MISSING]
+
+
+def test_of_a_complete_task_it_says_that_it_is_as_its_record_says() -> None:
+    run_task(Top())
+
+    assert str(why(Top())) == "Top() will not run: it is complete, and as its record says."
+
+
+def test_of_a_stale_task_it_says_field_by_field_what_was_and_what_is(tmp_path: Path) -> None:
+    run_task(Source())
+    Path("source.txt").write_text("other")
+
+    told = why(Source(letters="abcd"))
+
+    assert repr(told).startswith(
+        "Source(letters=abcd) is complete, and a run skips it. With rerun_stale=True it will run"
+    )
+    assert "source.txt was altered since it was made: it was sha256:" in str(told)
+    assert [(reason.cause, reason.subject) for reason in told.reasons] == [(Cause.ALTERED, "source.txt")]
+    Path("source.txt").write_text("abc")
+    (reason,) = why(Source(letters="abcd")).reasons
+    assert (reason.cause, reason.subject, reason.before, reason.after) == (Cause.PARAMETER, "letters", "abc", "abcd")
+    assert str(reason) == "the parameter letters was 'abc', and is 'abcd'"
+
+
+def test_of_a_task_below_others_that_will_run_it_says_that_this_is_not_known() -> None:
+    run_task(Top())
+    Path("source.txt").unlink()
+
+    told = why(Top())
+
+    assert told.verdict is Verdict.UNKNOWN
+    assert "that is decided when what is upstream has run, because\n  - Left() will run" in str(told)
+
+
+def test_an_explanation_reads_in_a_notebook_whatever_stands_in_it() -> None:
+    run_task(Source())
+
+    page = why(Source(letters="<b>&"))._repr_html_()
+
+    assert "<li>the parameter letters was &#x27;abc&#x27;, and is &#x27;&lt;b&gt;&amp;&#x27;</li>" in page
+
+
+# tree
+
+
+def test_a_tree_shows_each_task_once_with_its_state() -> None:
+    run_task(Top())
+    Path("left.txt").unlink()
+    Path("right.txt").write_text("altered")
+
+    lines = tree(Top()).to_text().splitlines()
+
+    assert lines[0].startswith("? Top()")
+    assert any("left: ○ Left()" in line and "left.txt does not exist" in line for line in lines)
+    assert any("right: ↻ Right()" in line and "was altered" in line for line in lines)
+    assert sum("✓ Source(letters=abc)" in line for line in lines) == 2
+    assert "hidden" not in tree(Top()).to_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "forced"),
+    [
+        ({}, []),
+        ({"force": True}, ["Top"]),
+        ({"force_upstream_to_task_cls": "Left"}, ["Left", "Top"]),
+        ({"force_upstream": True}, ["Left", "Right", "Source", "Top"]),
+    ],
+    ids=["nothing", "the task", "down from one", "all"],
+)
+def test_a_tree_shows_what_forcing_would_make_again(options: dict[str, Any], forced: list[str]) -> None:
+    run_task(Top())
+
+    shown = tree(Top(), **options)
+
+    assert sorted(node.label.partition("(")[0] for node in shown.graph.nodes if node.state == "forced") == forced
+
+
+def test_a_tree_is_in_colour_where_it_is_asked_for_and_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "\x1b[" not in str(tree(Source()))
+    assert "\x1b[34m○ Source" in tree(Source()).to_text(colour=True)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert "\x1b[" in str(tree(Source()))
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[" not in repr(tree(Source()))
+
+
+def test_a_tree_is_drawn_in_every_language() -> None:
+    shown = tree(Top())
+    parser = html.parser.HTMLParser()
+
+    parser.feed(shown.to_html())
+    parser.feed(shown._repr_html_())
+    assert shown.to_mermaid().startswith("flowchart")
+    assert shown.to_dot().startswith("digraph")
+    assert "Source(letters=abc)" in shown.to_html()
+
+
+# accept
+
+
+def redefined(text: str) -> type[Source]:
+    class Source(globals()["Source"]):  # type: ignore[misc]
+        __version__ = text
+
+    Source.__qualname__ = "Source"
+    return Source
+
+
+def test_an_accepted_output_is_not_made_again_for_its_code_or_version(tmp_path: Path) -> None:
+    run_task(redefined("1")())
+    changed = redefined("2")()
+    assert [reason.cause for reason in why(changed).reasons] == [Cause.VERSION]
+
+    accept(changed)
+
+    assert why(changed).verdict is Verdict.SKIP
+    record = changed.output().read_metadata()
+    assert record["version"] == "1"
+    assert record["accepted"]["version"] == "2"
+    assert record["accepted"]["time"] > record["end_time"]
+    assert [reason.cause for reason in why(redefined("3")()).reasons] == [Cause.VERSION]
+
+
+def test_what_else_makes_a_task_stale_is_not_accepted() -> None:
+    run_task(Source())
+
+    accept(Source(letters="abcd"))
+
+    assert [reason.cause for reason in why(Source(letters="abcd")).reasons] == [Cause.PARAMETER]
+
+
+def test_without_an_output_or_a_record_there_is_nothing_to_accept() -> None:
+    class WithoutRecord(Task):
+        def output(self) -> Any:
+            return LocalFileTarget("without.txt")
+
+    class AValue(AtomicTaskWithMetadata):
+        def output(self) -> Any:
+            return MemoryTarget()
+
+    with pytest.raises(TargetNotFoundError, match=r"source\.txt has no lineage record"):
+        accept(Source())
+    for task_cls in (WithoutRecord, AValue):
+        with pytest.raises(TargetNotFoundError, match="leaves no records, so there is nothing"):
+            accept(task_cls())
+
+
+# plan, and all of them
+
+
+def test_plan_is_run_task_without_running(tmp_path: Path) -> None:
+    planned = plan(Top(), force_upstream=True)
+
+    assert [item.verdict for item in planned] == [Verdict.RUN] * 4
+    assert str(planned) == str(run_task(Top(), force_upstream=True, dry_run=True))
+    assert list(tmp_path.glob("*.txt")) == []
+
+
+def test_asking_touches_nothing(tmp_path: Path, local_data_dir: Path) -> None:
+    run_task(Top())
+    Path("source.txt").unlink()
+    before = files(tmp_path), files(local_data_dir)
+
+    for ask in (why, tree, plan, lambda task: plan(task, rerun_stale=True)):
+        str(ask(Top()))
+
+    assert (files(tmp_path), files(local_data_dir)) == before
