@@ -352,6 +352,41 @@ def test_a_former_record_that_is_still_kept_is_followed_for_who_has_read_the_for
     assert lineage("data/First.txt").root.record["params"] == {"text": "other"}
 
 
+def test_of_two_records_that_a_killed_run_has_left_the_one_of_the_present_data_is_followed(raw):
+    run_task(First())
+    former = First().output().read_metadata()
+    path = Path("data/First.txt.metadata.json")
+    newer = {**former, "params": {"text": "newer"}, "output": {"path": "data/First.txt", "fingerprint": "sha256:new"}}
+    path.write_text(json.dumps({**newer, "superseded": former}))
+
+    assert lineage("data/First.txt").root.record == former
+
+
+class Table(luigi.Target):
+    """Is known by no path."""
+
+    def exists(self):
+        return True
+
+
+class Fills(luigi.ExternalTask):
+    def output(self):
+        return Table()
+
+
+class FromTable(Step):
+    def requires(self):
+        return {"table": Fills()}
+
+
+def test_what_is_no_file_is_shown_as_without_a_record():
+    run_task(FromTable())
+
+    table, _ = lineage("data/FromTable.txt").nodes
+
+    assert (table.state, table.task_family, table.record) == ("without record", "Fills", None)
+
+
 def test_a_record_that_may_not_be_read_is_shown_with_the_reason(raw):
     run_task(Joined())
     os.chmod("data/First.txt.metadata.json", 0)
@@ -510,15 +545,27 @@ def test_a_layer_in_s3_takes_one_request_for_each_record_and_two_for_what_has_no
     assert len(log.requests) == 40 + 3 + 2
 
 
-def test_what_s3_refuses_is_unreadable_and_a_bucket_that_is_not_there_is_asked_once(s3):
+def test_a_bucket_that_is_not_there_is_told_for_each_ancestor_and_asked_once(s3, monkeypatch):
+    monkeypatch.setenv("SUPERLUIGI_MAX_CONCURRENCY", "1")
     gone = [described(f"s3://no-such-bucket-{s3.bucket[:20]}/{number}") for number in range(3)]
     s3.put("all.metadata.json", json.dumps(written(f"s3://{s3.bucket}/all", gone)).encode())
 
-    traced = lineage(f"s3://{s3.bucket}/all")
+    with recorded_requests() as log:
+        traced = lineage(f"s3://{s3.bucket}/all")
 
     refused = traced.nodes[:-1]
     assert [str(node.state) for node in refused] == ["unreadable"] * 3
     assert all("there is no such bucket" in node.error for node in refused)
+    asked = {path.split("/")[-1].partition(".")[0] for _, path in log.requests if path.startswith("/no-such")}
+    assert asked - {""} - {path.strip("/") for _, path in log.requests} == {"0"}
+
+
+def test_an_object_of_a_target_without_a_record_is_looked_for(s3):
+    s3.put("raw", b"1")
+    inputs = [described(f"s3://{s3.bucket}/{name}", metadata_path=None) for name in ("raw", "gone")]
+    write("all", inputs)
+
+    assert states(lineage("all")) == {"raw": "raw", "gone": "missing", "all": "recorded"}
 
 
 def test_a_store_that_denies_access_is_told_for_each_ancestor_and_with_its_words(s3, refusing, monkeypatch):

@@ -12,6 +12,7 @@ from superluigi import (
     External,
     IntParameter,
     LocalFileTarget,
+    MemoryTarget,
     Parameter,
     S3ObjectTarget,
     TargetNotFoundError,
@@ -268,6 +269,35 @@ def test_a_removed_ancestor_is_compared_and_one_whose_record_is_gone_by_its_fing
 
     Raw(folder="a").output().remove()
     assert only_folders(diff(A, B))
+
+
+class Value(Base):
+    def requires(self):
+        return self.upstream(Raw)
+
+    def output(self):
+        return MemoryTarget()
+
+    def run(self, input_path, output_path):
+        output_path.set(input_path.read_text())
+
+
+class FromValue(Base):
+    def requires(self):
+        return self.upstream(Value)
+
+
+def test_what_values_in_memory_were_made_from_is_compared():
+    Path("a").mkdir()
+    Path("a/raw.csv").write_text("1")
+    run_task(FromValue(folder="a"))
+    before = lineage("a/FromValue-monday.txt")
+    Path("a/raw.csv").write_text("2")
+    run_task(FromValue(folder="a"), force_upstream=True)
+
+    (cause,) = diff(before, "a/FromValue-monday.txt").causes
+
+    assert (cause.field, cause.where) == ("fingerprint", os.path.abspath("a/raw.csv"))
 
 
 class InS3(Base):

@@ -181,6 +181,18 @@ def test_data_in_s3_are_downloaded_anew_and_compared(task_cls, s3, tmp_path, loc
     assert fields(found) == ["fingerprint", "size_bytes", *([] if task_cls is InS3 else ["contents.a"])]
 
 
+class InsideInS3(PrefixInS3):
+    def output(self):
+        return S3PrefixTarget(self.bucket, "data/inside", metadata_inside_prefix=True)
+
+
+def test_a_prefix_with_its_record_inside_is_verified_by_its_address(s3):
+    run_task(InsideInS3(bucket=s3.bucket))
+
+    assert verify(f"s3://{s3.bucket}/data/inside")
+    assert reproduce(f"s3://{s3.bucket}/data/inside/")
+
+
 def test_an_object_that_bears_the_digest_of_other_bytes_is_found(s3):
     address = run_task(InS3(bucket=s3.bucket))
     head = s3.client().head_object(Bucket=s3.bucket, Key="data/object.txt")
@@ -301,6 +313,19 @@ def test_data_that_were_removed_with_their_record_kept_can_be_reproduced():
     Upper().output().remove(keep_metadata=True)
 
     assert reproduce(path)
+    assert not path.exists()
+
+
+def test_an_output_that_was_moved_with_its_record_is_reproduced(tmp_path):
+    path = run_task(Upper())
+    (tmp_path / "moved").mkdir()
+    for name in (path, Path(f"{path}.metadata.json")):
+        os.rename(name, tmp_path / "moved" / name.name)
+
+    made = reproduce("moved/upper.txt")
+
+    assert made
+    assert made.path == str(tmp_path / "moved/upper.txt")
     assert not path.exists()
 
 
