@@ -15,6 +15,8 @@ import threading
 import types
 from typing import TYPE_CHECKING, Any
 
+import luigi
+
 from superluigi.forks import open_in_forks
 
 if TYPE_CHECKING:
@@ -27,9 +29,10 @@ _parsing = open_in_forks(threading.Lock())
 def code_fingerprint(task_cls: type) -> str | None:
     """Give a digest of the code of a class, of its base classes and of the functions and classes that they name.
 
-    Followed is what is defined in the same top-level package (or module, notebook or script). None if the source of the
-    class is gone; what it reaches without a source counts by its name. Names that are found out while it runs (getattr,
-    dictionaries of functions, instances) are not followed. Costs milliseconds for a class.
+    Followed is what is defined in the same top-level package (or module, notebook or script), but no other tasks: the
+    data that they give are compared. None if the source of the class is gone; what it reaches without a source counts
+    by its name. Names that are found out while it runs (getattr, dictionaries of functions, instances) are not
+    followed. Costs milliseconds for a class.
     """
     told: list[str] = []
     seen: set[int] = set()
@@ -44,10 +47,16 @@ def code_fingerprint(task_cls: type) -> str | None:
         if tree is None and reached is task_cls:
             return None
         told.append(f"{reached.__qualname__}: {'' if tree is None else _told(tree)}")
-        found = [*(() if tree is None else _named_in(tree, reached)), *(getattr(reached, "__bases__", ()))]
+        named = () if tree is None else _named_in(tree, reached)
+        found = [*(item for item in named if not _is_task(item)), *(getattr(reached, "__bases__", ()))]
         pending += [item for item in map(_plain, found) if _is_of(item, package)]
     text = "\n".join(sorted(told))  # without the modules: a function that moves is the same code
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _is_task(item: Any) -> bool:
+    """Say whether it is a class of tasks: what is required is named, but counts by its data and not by its code."""
+    return isinstance(item, type) and issubclass(item, luigi.Task)
 
 
 def _plain(item: Any) -> Any:

@@ -99,3 +99,18 @@ def test_a_class_without_a_source_has_no_fingerprint() -> None:
     exec("class Gone:\n    pass", namespace)
 
     assert code_fingerprint(namespace["Gone"]) is None
+
+
+def test_the_code_of_a_task_that_is_required_is_not_that_of_the_task(tmp_path: Path) -> None:
+    tasks = """
+    from superluigi import AtomicTaskWithMetadata
+
+    class Upstream(AtomicTaskWithMetadata):
+        __version__ = "1"
+
+    class Cleaned(AtomicTaskWithMetadata):
+        def requires(self):
+            return Upstream()
+    """
+
+    assert fingerprint(tmp_path, 1, tasks=tasks) == fingerprint(tmp_path, 2, tasks=tasks.replace('"1"', '"2"'))
