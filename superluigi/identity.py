@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from superluigi import dag
@@ -133,13 +134,23 @@ def version_of(task_cls: type[luigi.Task]) -> str | None:
     return None if version is None else str(version)
 
 
+_told: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
+
+
 def code_of(task_cls: type[luigi.Task]) -> str | None:
     """Give the fingerprint of a class's code; found out once per class and run. None if its source is gone."""
     facts = dag.remembered(task_cls)
     if "code" not in facts:
-        facts["code"] = code_fingerprint(task_cls)
+        facts["code"] = code_fingerprint(task_cls) or _told.get(task_cls)
     known: str | None = facts["code"]
     return known
+
+
+def tell_code(task_cls: type[luigi.Task], code: str | None) -> None:
+    """Take what another process has found of a class, for one that has travelled here without its source."""
+    if code is not None:
+        _told[task_cls] = code
+        dag.remembered(task_cls).pop("code", None)
 
 
 def salted_path(template: str, task: Any) -> str:

@@ -61,6 +61,7 @@ class Job:
     task: luigi.Task
     task_id: str
     upstream_ids: tuple[str, ...]
+    code: str | None  # of its class, whose source may stay behind
     run: Run
     settings: Mapping[str, Mapping[str, str]]
     worker_id: str
@@ -88,6 +89,7 @@ class Job:
             task=task,
             task_id=task.task_id,
             upstream_ids=tuple(required.task_id for required in upstream),
+            code=identity.code_of(type(task)),
             run=process.of_run.as_seen_by(task),
             settings=configuration.of_this_call(),
             worker_id=process.worker_id,
@@ -144,6 +146,7 @@ class Job:
         ):
             if dag.is_ours(task):
                 identity.remember(task, self.task_id)
+                identity.tell_code(type(task), self.code)
             with contextlib.suppress(Exception):  # it fails again where it is reported
                 upstream = dag.upstream_of(task) if dag.is_ours(task) else []
                 if len(upstream) == len(self.upstream_ids):
