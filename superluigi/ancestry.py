@@ -214,6 +214,7 @@ class _Tracing:
         self._reader = Reader(root.given)
         self._found: dict[tuple[Place, ...], Found] = {}
         self._placed: dict[tuple[Any, ...], tuple[Place, ...]] = {}  # thousands may have read the same
+        self._met: dict[tuple[Any, ...], str] = {}
         self._nodes: dict[str, Ancestor] = {}
         self._folder = os.getcwd()
         self._root = root
@@ -235,19 +236,24 @@ class _Tracing:
         for node, found in level:
             if node.record is not None and node.state is not State.REPLACED:
                 bases = self._bases(node.record, found)
-                inputs.append((node, bases, [(given, self._places(given, bases)) for given in inputs_of(node.record)]))
+                read = found.inputs if node.record is found.record else inputs_of(node.record)
+                inputs.append((node, bases, [(given, self._places(given, bases)) for given in read]))
         asked = dict.fromkeys(places for _, _, given in inputs for _, places in given if places)
         self._found.update(self._reader.find_all(places for places in asked if places not in self._found))
         following = []
         for node, bases, given in inputs:
             links = []
             for one, places in given:
-                found = self._found[places] if places else _pathless(one, node.record or {}, bases)
-                upstream = _upstream(one, found)
-                if upstream.key not in self._nodes:
-                    self._nodes[upstream.key] = upstream
-                    following.append((upstream, found))
-                links.append(Link(one.role, upstream.key, one.fingerprint, one.is_dynamic))
+                met = places, one.fingerprint, one.task_id
+                key = self._met.get(met) if places else None
+                if key is None:
+                    found = self._found[places] if places else _pathless(one, node.record or {}, bases)
+                    upstream = _upstream(one, found)
+                    key = self._met[met] = upstream.key
+                    if key not in self._nodes:
+                        self._nodes[key] = upstream
+                        following.append((upstream, found))
+                links.append(Link(one.role, key, one.fingerprint, one.is_dynamic))
             self._nodes[node.key] = replace(node, inputs=tuple(links))
         return following
 
@@ -288,7 +294,8 @@ def _pathless(given: Input, downstream: Mapping[str, Any], bases: tuple[str, ...
     if told is None:
         return Found(given.path, State.WITHOUT_RECORD)
     record = {**told, IN_MEMORY: downstream[IN_MEMORY]}
-    return Found(given.path, State.IN_MEMORY, record=record, base=next(iter(bases[1:]), None))
+    base = next(iter(bases[1:]), None)
+    return Found(given.path, State.IN_MEMORY, record=record, inputs=tuple(inputs_of(record)), base=base)
 
 
 def _is_fixed(path: str) -> bool:

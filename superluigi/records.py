@@ -84,6 +84,7 @@ class Found:
     """What is found at the first of several places where there is anything.
 
     `record` is that of the data which are to be there, `former` that of the data before them, if it was kept.
+    `inputs` are those of `record`, as `inputs_of` gives them.
     """
 
     path: str
@@ -91,6 +92,7 @@ class Found:
     record_path: str | None = None
     record: Metadata | None = None
     former: Metadata | None = None
+    inputs: tuple[Input, ...] = ()
     error: str | None = None
     base: str | None = None
     given: Target | None = None
@@ -229,7 +231,7 @@ def _with_present_record(found: Found) -> Found:
         return found
     with contextlib.suppress(SuperLuigiError):
         if found.as_target().read_metadata() == found.former:
-            return replace(found, record=found.former, former=None)
+            return replace(found, record=found.former, former=None, inputs=tuple(inputs_of(found.former)))
     return found
 
 
@@ -278,7 +280,9 @@ class Reader:
                     return Found(place.path, State.UNREADABLE, record_path, error=f"{record_path}: {read.error}")
                 assert read.record is not None
                 state = State.REMOVED if REMOVED in read.record else State.RECORDED
-                return Found(place.path, state, record_path, read.record, read.former, base=place.base)
+                return Found(
+                    place.path, state, record_path, read.record, read.former, inputs=read.inputs, base=place.base
+                )
             try:
                 if self._has_data(place.path):
                     return Found(place.path, State.RAW, base=place.base)
@@ -366,6 +370,7 @@ class _Record:
 
     record: Metadata | None = None
     former: Metadata | None = None
+    inputs: tuple[Input, ...] = ()
     error: str | None = None
 
 
@@ -374,15 +379,15 @@ def _parsed(data: bytes) -> _Record:
         if data.count(b"[") + data.count(b"{") > _MAX_DEPTH:
             _check_depth(data)
         record = json.loads(data, parse_constant=_refuse, parse_float=_finite)
-        _check(record)
+        inputs = _checked(record)
         former = record.pop("superseded", None)
         if former is not None:
-            _check(former)
+            _checked(former)
     except RecursionError:
         return _Record(error="it is nested too deep to be a record")
     except ValueError as error:
         return _Record(error=f"it is no record of Super Luigi that can be read: {error}")
-    return _Record(record, former)
+    return _Record(record, former, inputs)
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -428,8 +433,8 @@ _FIELDS: Mapping[str, tuple[type, ...]] = {
 _FIELDS_OF_INPUT = ("fingerprint", "task_family", "task_id", "metadata_path")
 
 
-def _check(record: object) -> None:
-    """Refuse what is no record of ours. A record that was written by hand may lack any field."""
+def _checked(record: object) -> tuple[Input, ...]:
+    """Give the inputs of a record, and refuse what is none of ours. One that was written by hand may lack any field."""
     if not isinstance(record, dict):
         message = f"it holds a {type(record).__name__} instead of fields"
         raise ValueError(message)  # noqa: TRY004  (what is wrong is what the file holds)
@@ -446,10 +451,9 @@ def _check(record: object) -> None:
         if not isinstance(output.get(name), _TEXT):
             message = f"its field 'output' has the {name} {shown(output[name])}"
             raise ValueError(message)  # noqa: TRY004  (as above)
-    for _ in inputs_of(record):
-        pass
     for made_from in (record.get(IN_MEMORY) or {}).values():
-        _check(made_from)
+        _checked(made_from)
+    return tuple(inputs_of(record))
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,11 +480,12 @@ def inputs_of(record: Mapping[str, Any]) -> Iterator[Input]:
             elif isinstance(item, dict) and not isinstance(item.get("path"), str):
                 pending.extend(reversed([((*role, key), inner) for key, inner in item.items()]))
             elif isinstance(item, dict):
-                facts = {key: item.get(key) for key in _FIELDS_OF_INPUT}
-                if not all(isinstance(fact, _TEXT) for fact in facts.values()):
-                    message = f"its field {name!r} holds an input {shown(item)}"
-                    raise ValueError(message)
-                yield Input(role, name == "dynamic_input", item["path"], **facts)
+                facts = [item.get(key) for key in _FIELDS_OF_INPUT]
+                for fact in facts:
+                    if fact is not None and not isinstance(fact, str):
+                        message = f"its field {name!r} holds an input {shown(item)}"
+                        raise ValueError(message)
+                yield Input(role, name == "dynamic_input", item["path"], *facts)
             elif item is not None:
                 message = f"its field {name!r} holds {shown(item)} instead of an input"
                 raise ValueError(message)
