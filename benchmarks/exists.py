@@ -28,7 +28,8 @@ def which_exist(keys):
     import luigi
 
     from superluigi import ExternalTask, S3ObjectTarget
-    from superluigi.planning import Forcing, Outlook
+    from superluigi.forcing import Forcing
+    from superluigi.outlook import Outlook
     from superluigi.targets.foresight import foresight
 
     class Asked(ExternalTask):

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import types
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -24,7 +27,6 @@ from superluigi.testing import EmbeddedS3, embedded_s3
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from mypy_boto3_s3 import S3Client
 
@@ -58,15 +60,30 @@ def local_data_dir(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, mon
     return data_dir
 
 
+def _is_of_tests(module: str) -> bool:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return file is not None and Path(file).parent == Path(__file__).parent
+
+
 @pytest.fixture(autouse=True)
-def fresh_luigi(local_data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Luigi as it was before any test: its instances, task classes, settings, events and loggers."""
+def fresh_luigi(
+    local_data_dir: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[None]:
+    """Luigi as it was before any test: its instances, task classes, settings, events and loggers.
+
+    Of the task classes those of other test modules are unknown: Luigi looks them up by their bare names.
+    """
     for parser in (LuigiConfigParser, LuigiTomlParser):
         monkeypatch.setattr(parser, "_instance", None)
         monkeypatch.setattr(parser, "_config_paths", list(parser._config_paths))
     for setup in (InterfaceLogging, DaemonLogging):
         monkeypatch.setattr(setup, "_configured", False)
-    monkeypatch.setattr(Register, "_reg", list(Register._reg))
+    seen = {
+        getattr(value, "__module__", None) or getattr(value, "__name__", "") for value in vars(request.module).values()
+    }
+    seen |= {value.__name__ for value in vars(request.module).values() if isinstance(value, types.ModuleType)}
+    known = [cls for cls in Register._reg if cls.__module__ in seen or not _is_of_tests(cls.__module__)]
+    monkeypatch.setattr(Register, "_reg", known)
     monkeypatch.setattr(Register, "_default_namespace_dict", dict(Register._default_namespace_dict))
     callbacks = {
         cls: {event: set(called) for event, called in events.items()}

@@ -103,7 +103,7 @@ class Cleanup:
             if isinstance(task, TaskWithCleanup):
                 found.add(task)
             if self._is_handing_on(task):
-                pending.extend(dag.upstream_of(task))
+                pending.extend(_known_upstream(task))
         return found
 
     def _is_handing_on(self, task: luigi.Task) -> bool:
@@ -167,8 +167,21 @@ class Cleanup:
 
 
 def _gives_what_it_requires(task: luigi.Task) -> bool:
-    upstream = [required for required in dag.upstream_of(task) if isinstance(required, TaskWithCleanup)]
+    upstream = [required for required in _known_upstream(task) if isinstance(required, TaskWithCleanup)]
     return bool(upstream) and any(_names(task) & _names(required) for required in upstream)
+
+
+def _known_upstream(task: luigi.Task) -> list[luigi.Task]:
+    """Give what a task requires, nothing if its `requires()` fails: that is reported where the task is scheduled.
+
+    Of a task of ours it has been asked by now, as its id was.
+    """
+    if dag.is_ours(task):
+        return dag.upstream_of(task) if "required" in dag.remembered(task) else []
+    try:
+        return dag.upstream_of(task)
+    except Exception:  # noqa: BLE001  (whatever the user's code raises)
+        return []
 
 
 def _names(task: luigi.Task) -> set[object]:
