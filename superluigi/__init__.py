@@ -46,7 +46,10 @@ from superluigi.targets import (
 from superluigi.tasks import AtomicTaskWithMetadata, External, ExternalTask, Task, TaskWithCleanup, TaskWithMetadata
 
 if _typing.TYPE_CHECKING:
+    from superluigi.ancestry import lineage
+    from superluigi.comparison import diff
     from superluigi.explaining import accept, tree, why
+    from superluigi.reproduction import reproduce, verify
     from superluigi.task_runner import plan, run_task
 
 __version__ = "0.1.0"
@@ -94,11 +97,15 @@ __all__ = [
     "accept",
     "at_least",
     "between",
+    "diff",
     "history",
+    "lineage",
     "plan",
+    "reproduce",
     "run_task",
     "salted_path",
     "tree",
+    "verify",
     "why",
     "within",
 ]
@@ -108,9 +115,13 @@ __all__ += _parameters.__all__
 # Loaded when first asked for: with Luigi's worker they are a third of what an import would cost.
 _LATER = {
     "accept": "superluigi.explaining",
+    "diff": "superluigi.comparison",
+    "lineage": "superluigi.ancestry",
     "plan": "superluigi.task_runner",
     "run_task": "superluigi.task_runner",
+    "reproduce": "superluigi.reproduction",
     "tree": "superluigi.explaining",
+    "verify": "superluigi.reproduction",
     "why": "superluigi.explaining",
 }
 

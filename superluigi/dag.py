@@ -54,7 +54,7 @@ def leaves(value: Any) -> Iterator[tuple[Role, Any]]:
         if isinstance(item, Mapping):
             pending.extend(reversed([((*role, _key(key)), child) for key, child in item.items()]))
         elif isinstance(item, set | frozenset):
-            pending.extend(((*role, None), child) for child in item)
+            pending.extend(reversed([((*role, None), child) for child in item]))
         elif _is_collection(item):
             pending.extend(reversed([((*role, position), child) for position, child in enumerate(item)]))
         else:

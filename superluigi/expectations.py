@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import statistics
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -70,7 +69,9 @@ def within(fraction: float, *, of_last: int = 5) -> Expectation:
     def holds(value: Any, former: Sequence[float]) -> bool:
         if not former:
             return isinstance(value, int | float)
-        middle = statistics.median(former)
+        from statistics import median  # here, as it loads much that `import superluigi` need not
+
+        middle = median(former)
         return bool(abs(value - middle) <= abs(middle) * fraction)
 
     return Expectation(f"within {fraction:.0%} of the median of the last {of_last}", holds, of_last)

@@ -225,7 +225,7 @@ def stale_because(
         return []
     own = own_outputs(task)
     found = [(target, sight.at(target)) for target in own]
-    records = [seen.record for _, seen in found if seen.record is not None]
+    records = [seen.record for _, seen in found if seen.record is not None and "task_id" in seen.record]
     reasons = [reason for target, seen in found if (reason := _of_output(target, seen)) is not None]
     if not records:
         return reasons
