@@ -23,6 +23,7 @@ from superluigi import (
     CycleError,
     External,
     ExternalTask,
+    InvalidNameError,
     LocalFileTarget,
     Task,
     TaskTypeError,
@@ -30,6 +31,7 @@ from superluigi import (
     dag,
     identity,
     run_task,
+    salted_path,
 )
 
 
@@ -598,3 +600,41 @@ def test_a_class_whose_source_is_gone_has_no_code_fingerprint() -> None:
     exec("class Gone(luigi.Task):\n    pass\n", namespace)
 
     assert identity.code_fingerprint(namespace["Gone"]) is None
+
+
+# Code and salt
+
+
+@pytest.mark.parametrize("is_tracked", [True, False], ids=["tracked", "not tracked"])
+def test_code_is_part_of_the_id_of_a_class_that_tracks_it(is_tracked: bool, tmp_path: Path) -> None:
+    code = CODE.replace("class Coded(luigi.Task):", f"class Coded(Task):\n    track_code = {is_tracked}")
+    assert code != CODE
+    code = f"from superluigi import Task\n{textwrap.dedent(code)}"
+
+    one = written(tmp_path, "coded_one", code)
+    other = written(tmp_path, "coded_other", code.replace("return 1", "return 2"))
+
+    assert (one().task_id != other().task_id) == is_tracked
+
+
+def test_a_salted_path_moves_with_the_version_of_whatever_is_upstream() -> None:
+    class Upstream(AtomicTaskWithMetadata):
+        __version__ = "1"
+
+    class Salted(AtomicTaskWithMetadata):
+        def requires(self) -> Any:
+            return Upstream()
+
+        def output(self) -> Any:
+            return LocalFileTarget(salted_path("data/model-{salt}.pkl", self))
+
+    before = Salted().output().path
+    Upstream.__version__ = "2"
+
+    assert before.name == f"model-{before.name[6:38]}.pkl"
+    assert Salted().output().path != before
+
+
+def test_a_path_without_a_place_for_the_salt_is_an_error() -> None:
+    with pytest.raises(InvalidNameError, match=r"'data/model.pkl' holds no \{salt\}"):
+        salted_path("data/model.pkl", luigi.Task())
