@@ -145,7 +145,7 @@ def _bound(task: Any, function: str, nested: Any) -> Any:
             "from the other. Give a list or a dict, or names: MemoryTarget('totals')."
         )
         raise TaskTypeError(message)
-    bearer = _bearer(task)  # with the function: what super().output() gives has roles of its own
+    bearer = bearer_of(task)  # with the function: what super().output() gives has roles of its own
     return dag.map_nested(
         lambda leaf: leaf.bound((*bearer, (function, roles[id(leaf)]))) if _is_unbound(leaf) else leaf, nested
     )
@@ -164,7 +164,7 @@ def _has_iterator(nested: Any) -> bool:
     return isinstance(nested, Iterator)
 
 
-def _bearer(task: Any) -> tuple[str, str, str]:
+def bearer_of(task: Any) -> tuple[str, str, str]:
     """Give what tells a task from all others in a run, without asking for its requirements."""
     task_cls = type(task)
     return task_cls.__module__, task_cls.__qualname__, task.luigi_task_id
@@ -246,7 +246,7 @@ class _Execution:
         self.dynamic_inputs: list[Any] = []
         self.in_memory: Metadata = {}
         self.reads = 0
-        self.draft = Draft(_bearer(task))
+        self.draft = Draft(bearer_of(task))
 
     def steps(self) -> Generator[Any, Any, None]:
         """Run the task; yields what the user's generator yields, and is sent the targets of those tasks."""

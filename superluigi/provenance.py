@@ -108,7 +108,7 @@ def build(
 
 def made_from(record: Metadata) -> Metadata:
     """Give what a record says of where a value came from, for the records of those who read the value."""
-    fields = ("task_family", "task_module", "params", "version", "code", "input", "dynamic_input")
+    fields = ("task_family", "task_module", "task_id", "params", "version", "code", "input", "dynamic_input")
     return {name: record[name] for name in fields if name in record}
 
 

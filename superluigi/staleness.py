@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from superluigi import config, dag, identity, provenance
-from superluigi.execution import own_target
+from superluigi.execution import bearer_of, own_target
 from superluigi.records import Found, State
 from superluigi.storage.concurrency import run_all
 from superluigi.targets.memory import PathlessTarget
@@ -253,6 +253,7 @@ def _compared(
     held = held if isinstance(held, dict) else {}
     reasons: list[Reason] = []
     seen = {task}
+    makers = _Makers()
     pending: list[tuple[Any, Metadata]] = [(task, record)]
     while pending:
         member, told = pending.pop()
@@ -262,10 +263,34 @@ def _compared(
             own = own_target(target)
             if own is not None:
                 reasons += [] if will_change(upstream) else _of_input(before, own, sight)
-            elif upstream not in seen and isinstance(described := held.get(str(before.described.get("task_id"))), dict):
-                seen.add(upstream)
-                pending.append((upstream, described))
+                continue
+            maker = makers.of(target, upstream)
+            if maker not in seen and isinstance(described := held.get(str(before.described.get("task_id"))), dict):
+                seen.add(maker)
+                pending.append((maker, described))
     return reasons
+
+
+class _Makers:
+    """Finds the tasks that set values, where groups only hand these on."""
+
+    def __init__(self) -> None:
+        self._by_bearer: dict[object, luigi.Task] = {}
+        self._seen: set[luigi.Task] = set()
+
+    def of(self, target: Any, upstream: luigi.Task) -> luigi.Task:
+        """Give the task whose value it is; `upstream` gives it as an output."""
+        bearer = target.key[:-1] if isinstance(target, PathlessTarget) and target.key is not None else ()
+        pending = [upstream]
+        while bearer and bearer not in self._by_bearer and pending:
+            task = pending.pop()
+            if task not in self._seen:
+                self._seen.add(task)
+                if dag.is_ours(task):
+                    self._by_bearer[bearer_of(task)] = task
+                if not dag.is_ours(task) or bearer_of(task) != bearer:
+                    pending += dag.upstream_of(task)
+        return self._by_bearer.get(bearer, upstream)
 
 
 def _of_yielded(record: Metadata, held: Metadata, sight: Sight) -> list[Reason]:

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
+import os
 import sys
+from pathlib import Path  # noqa: TC003  (Luigi's tasks are annotated with it)
 from typing import TYPE_CHECKING, Any
 
+import luigi
 import pytest
 from edited_graphs import GRAPHS, PLACES, EditedGraph
 from engines import Engine, engines
+from executor_tasks import note, notes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from superluigi import run_task
+from superluigi import (
+    AtomicTaskWithMetadata,
+    External,
+    LocalFileTarget,
+    MemoryTarget,
+    NoTarget,
+    TaskWithCleanup,
+    TaskWithMetadata,
+    run_task,
+)
+from superluigi.staleness import Cause
+from superluigi.storage import files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from conftest import S3
 
@@ -242,3 +258,345 @@ def test_after_whatever_edits_the_outputs_are_those_of_a_run_from_nothing_and_no
             anew.write(name, value)
         anew.run()
         assert graph.values() == anew.values()
+
+
+# Reason by reason
+
+
+class Made(AtomicTaskWithMetadata):
+    """Adds up what it is told to read."""
+
+    folder = luigi.Parameter()
+    name = luigi.Parameter(default="made")
+    reads = luigi.DictParameter(default={}, significant=False)
+
+    def requires(self) -> Any:
+        return {role: External(path) for role, path in self.reads.items()}
+
+    def output(self) -> LocalFileTarget:
+        return LocalFileTarget(f"{self.folder}/{self.name}.txt")
+
+    def run(self, input_path: dict[str, Path], output_path: Path) -> None:
+        note(self.folder, "ran", type(self).__name__)
+        output_path.write_text("".join(input_path[role].read_text() for role in sorted(input_path)))
+
+
+def reasons(task: luigi.Task, of: luigi.Task | None = None, **options: Any) -> list[tuple[Any, ...]]:
+    plan = run_task(task, dry_run=True, rerun_stale=True, **options)
+    return [(one.cause, one.subject, one.before, one.after) for one in plan[of or task].reasons]
+
+
+def write(folder: Path, name: str, text: str) -> str:
+    (folder / name).write_text(text)
+    return str(folder / name)
+
+
+def fingerprint(text: str) -> str:
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def test_an_input_that_changed_is_told_with_both_fingerprints(tmp_path: Path) -> None:
+    task = Made(folder=str(tmp_path), reads={"a": write(tmp_path, "a.csv", "1")})
+    run_task(task)
+    write(tmp_path, "a.csv", "2")
+
+    assert reasons(task) == [(Cause.INPUT_CHANGED, "a", fingerprint("1"), fingerprint("2"))]
+
+
+def test_inputs_that_are_new_gone_or_others_are_told_by_their_paths(tmp_path: Path) -> None:
+    a, b, c = (write(tmp_path, f"{name}.csv", "1") for name in "abc")
+    run_task(Made(folder=str(tmp_path), reads={"x": a, "y": b}))
+
+    found = reasons(Made(folder=str(tmp_path), reads={"x": c, "z": b}))
+
+    assert found == [
+        (Cause.INPUT_REPLACED, "x", a, c),
+        (Cause.INPUT_ADDED, "z", None, b),
+        (Cause.INPUT_GONE, "y", b, None),
+    ]
+
+
+def test_a_large_input_without_a_record_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Made(folder=str(tmp_path), reads={"a": write(tmp_path, "a.csv", "1")})
+    run_task(task)
+    read: list[Path] = []
+    digest = files.digest
+    monkeypatch.setattr(files, "digest", lambda path: read.append(path) or digest(path))
+
+    run_task(task, rerun_stale=True)
+    assert read == []
+
+    write(tmp_path, "a.csv", "1")
+    os.utime(tmp_path / "a.csv", ns=(0, 0))
+    run_task(task, rerun_stale=True)
+    assert read == [tmp_path / "a.csv"]
+
+
+class Salted(Made):
+    """Has parameters of every kind, of which its path tells none."""
+
+    size = luigi.IntParameter(default=1)
+    shown = luigi.IntParameter(default=1, significant=False)
+    hidden = luigi.IntParameter(default=1, visibility=luigi.parameter.ParameterVisibility.HIDDEN)
+    private = luigi.IntParameter(default=1, visibility=luigi.parameter.ParameterVisibility.PRIVATE)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"size": 2}, [(Cause.PARAMETER, "size", "1", "2")]),
+        ({"shown": 2}, []),
+        ({"hidden": 2}, []),
+        ({"private": 2}, []),
+    ],
+    ids=lambda value: next(iter(value), "") if isinstance(value, dict) else "",
+)
+def test_of_parameters_those_count_that_are_significant_and_public(
+    tmp_path: Path, change: dict[str, int], found: list[Any]
+) -> None:
+    run_task(Salted(folder=str(tmp_path)))
+
+    assert reasons(Salted(folder=str(tmp_path), **change)) == found
+
+
+def test_an_output_that_was_altered_is_told_with_both_fingerprints(tmp_path: Path) -> None:
+    task = Made(folder=str(tmp_path), reads={"a": write(tmp_path, "a.csv", "1")})
+    run_task(task)
+    path = write(tmp_path, "made.txt", "22")
+
+    assert reasons(task) == [(Cause.ALTERED, path, fingerprint("1"), fingerprint("22"))]
+
+
+@pytest.mark.parametrize("record", [None, "{torn", '{"somebody": "else"}'], ids=["missing", "torn", "by hand"])
+def test_an_output_without_a_record_of_its_run_is_stale(tmp_path: Path, record: str | None) -> None:
+    task = Made(folder=str(tmp_path))
+    run_task(task)
+    path = tmp_path / "made.txt.metadata.json"
+    path.unlink() if record is None else path.write_text(record)
+
+    assert reasons(task) == [(Cause.NO_RECORD, str(tmp_path / "made.txt"), None, None)]
+
+
+class Twins(Made):
+    """Leaves two files."""
+
+    def output(self) -> Any:
+        return {name: LocalFileTarget(f"{self.folder}/{name}.txt") for name in ("left", "right")}
+
+    def run(self, output_path: dict[str, Path]) -> None:
+        note(self.folder, "ran", "Twins")
+        for path in output_path.values():
+            path.write_text("one")
+
+
+class OfTwins(Made):
+    def requires(self) -> Any:
+        return {Twins(folder=self.folder), Salted(folder=self.folder, name="salted")}
+
+    def run(self, output_path: Path) -> None:
+        note(self.folder, "ran", "OfTwins")
+        output_path.write_text("of twins")
+
+
+@pytest.mark.parametrize("change", ["deleted", "altered"])
+def test_one_of_several_outputs_decides_for_all(tmp_path: Path, change: str) -> None:
+    task = OfTwins(folder=str(tmp_path))
+    run_task(task)
+    (tmp_path / "right.txt").unlink() if change == "deleted" else write(tmp_path, "right.txt", "other")
+    cause = Cause.MISSING if change == "deleted" else Cause.ALTERED
+
+    assert [one[:2] for one in reasons(task, Twins(folder=str(tmp_path)))] == [(cause, str(tmp_path / "right.txt"))]
+    run_task(task, rerun_stale=True)
+    assert sorted(notes(tmp_path, "ran")) == ["OfTwins", "Salted", "Twins", "Twins"]
+    assert (tmp_path / "right.txt").read_text() == "one"
+
+
+def test_the_members_of_a_set_may_stand_in_whatever_order(tmp_path: Path) -> None:
+    task = OfTwins(folder=str(tmp_path))
+    run_task(task)
+    path = tmp_path / "made.txt.metadata.json"
+    record = json.loads(path.read_text())
+    record["input"].reverse()
+    path.write_text(json.dumps(record))
+
+    assert reasons(task) == []
+
+
+def test_a_list_in_another_order_is_another_input(tmp_path: Path) -> None:
+    class Listed(Made):
+        backwards = luigi.BoolParameter(significant=False)
+
+        def requires(self) -> Any:
+            return [External(f"{self.folder}/{name}.csv") for name in ("ba" if self.backwards else "ab")]
+
+        def run(self, output_path: Path) -> None:
+            output_path.touch()
+
+    write(tmp_path, "a.csv", "1"), write(tmp_path, "b.csv", "2")
+    run_task(Listed(folder=str(tmp_path)))
+
+    found = reasons(Listed(folder=str(tmp_path), backwards=True))
+
+    assert [one[:2] for one in found] == [(Cause.INPUT_REPLACED, "0"), (Cause.INPUT_REPLACED, "1")]
+
+
+# Tasks of every kind in the middle
+
+
+class Root(Made):
+    """Writes the letters of the input."""
+
+    def requires(self) -> Any:
+        return External(f"{self.folder}/x.csv")
+
+    def run(self, input_path: Path, output_path: Path) -> None:
+        note(self.folder, "ran", type(self).__name__)
+        output_path.write_text("".join(filter(str.isalpha, input_path.read_text())))
+
+
+class Valued(Made):
+    def requires(self) -> Any:
+        return Root(folder=self.folder, name="root")
+
+    def output(self) -> Any:
+        return MemoryTarget()
+
+    def run(self, input_path: Path, output_path: MemoryTarget) -> None:
+        note(self.folder, "ran", type(self).__name__)
+        output_path.set(input_path.read_text())
+
+
+class Mixed(Valued):
+    def output(self) -> Any:
+        return {"value": MemoryTarget(), "file": LocalFileTarget(f"{self.folder}/mixed.txt")}
+
+    def run(self, input_path: Path, output_path: Any) -> None:
+        note(self.folder, "ran", type(self).__name__)
+        output_path["value"].set(1)
+        output_path["file"].write_text(input_path.read_text())
+
+
+class ShortLived(TaskWithCleanup, Made):
+    name = luigi.Parameter(default="short-lived")
+
+    def requires(self) -> Any:
+        return Root(folder=self.folder, name="root")
+
+    def run(self, input_path: Path, output_path: Path) -> None:
+        note(self.folder, "ran", type(self).__name__)
+        output_path.write_text(input_path.read_text())
+
+
+class Grouping(luigi.WrapperTask):
+    folder = luigi.Parameter()
+
+    def requires(self) -> Any:
+        return [Valued(folder=self.folder), Root(folder=self.folder, name="root")]
+
+    def output(self) -> Any:
+        return [required.output() for required in self.requires()]
+
+
+class Effect(Valued):
+    def output(self) -> Any:
+        return NoTarget()
+
+    def run(self, input_path: Path) -> None:
+        note(self.folder, "ran", type(self).__name__)
+
+
+class PlainBetween(luigi.Task):
+    folder = luigi.Parameter()
+    name = luigi.Parameter(default="plain")
+
+    def requires(self) -> Any:
+        return Root(folder=self.folder, name="root")
+
+    def output(self) -> Any:
+        return luigi.LocalTarget(f"{self.folder}/plain.txt")
+
+    def run(self) -> None:
+        note(self.folder, "ran", type(self).__name__)
+        with self.input().open() as stream:
+            text = stream.read()
+        with self.output().open("w") as stream:
+            stream.write(text)
+
+
+class OwnWriter(TaskWithMetadata):
+    folder = luigi.Parameter()
+    name = luigi.Parameter(default="own")
+
+    def requires(self) -> Any:
+        return Root(folder=self.folder, name="root")
+
+    def output(self) -> Any:
+        return LocalFileTarget(f"{self.folder}/own.txt")
+
+    def run(self, metadata: dict[str, Any]) -> None:
+        note(self.folder, "ran", type(self).__name__)
+        metadata["rows"] = 1
+        with self.input().open() as source, self.output().open("w") as stream:
+            stream.write(source.read())
+
+
+class Last(Made):
+    """Requires a task of some kind."""
+
+    between = luigi.Parameter()
+
+    def requires(self) -> Any:
+        return BETWEEN[self.between](folder=self.folder)
+
+    def run(self, output_path: Path) -> None:
+        note(self.folder, "ran", "Last")
+        output_path.write_text("last")
+
+
+BETWEEN: dict[str, Any] = {
+    kind.__name__: kind for kind in (Valued, Mixed, ShortLived, Grouping, Effect, PlainBetween, OwnWriter)
+}
+ALSO = {"Grouping": "Valued"}  # a group runs nothing of its own
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+def test_what_is_as_before_runs_nothing_whatever_stands_between(tmp_path: Path, between: str) -> None:
+    task = Last(folder=str(tmp_path), between=between)
+    write(tmp_path, "x.csv", "a1")
+    run_task(task)
+    before = notes(tmp_path, "ran")
+
+    assert {one.verdict.value for one in run_task(task, rerun_stale=True, dry_run=True)} == {"skip"}
+    run_task(task, rerun_stale=True)
+
+    assert notes(tmp_path, "ran") == before
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+def test_a_change_reaches_through_whatever_stands_between(tmp_path: Path, between: str) -> None:
+    task = Last(folder=str(tmp_path), between=between)
+    write(tmp_path, "x.csv", "a1")
+    run_task(task)
+    write(tmp_path, "x.csv", "b1")
+
+    run_task(task, rerun_stale=True)
+
+    middle = ALSO.get(between, between)
+    assert notes(tmp_path, "ran") == ["Root", middle, "Last"] * 2
+    assert {one.verdict.value for one in run_task(task, rerun_stale=True, dry_run=True)} == {"skip"}
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+def test_what_comes_out_the_same_cuts_off_whatever_stands_between(tmp_path: Path, between: str) -> None:
+    task = Last(folder=str(tmp_path), between=between)
+    write(tmp_path, "x.csv", "a1")
+    run_task(task)
+    write(tmp_path, "x.csv", "a2")
+
+    run_task(task, rerun_stale=True)
+
+    # A value, or what was cleaned up, has to be made for a task before it is known that this need not run.
+    is_short_lived = between in ("Valued", "Mixed", "ShortLived", "Grouping", "Effect")
+    middle = [ALSO.get(between, between)] if is_short_lived else []
+    assert notes(tmp_path, "ran")[3:] == ["Root", *middle]
+    assert {one.verdict.value for one in run_task(task, rerun_stale=True, dry_run=True)} == {"skip"}
