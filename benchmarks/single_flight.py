@@ -160,9 +160,7 @@ def judged(options: argparse.Namespace, root: str, kills: list[tuple[float, int]
     for when, pid, name in begun:
         spans[name].append((when, ended.get((pid, name), killed_at.get(pid, when))))
     overlaps = sum(
-        later[0] < earlier[1]
-        for found in map(sorted, spans.values())
-        for earlier, later in itertools.pairwise(found)
+        later[0] < earlier[1] for found in map(sorted, spans.values()) for earlier, later in itertools.pairwise(found)
     )
     settled_twice = sum(count > 1 for count in Counter(name for _, name in ended).values())
     return {

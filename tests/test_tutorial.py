@@ -30,6 +30,9 @@ CHAPTERS = [
     "7. Reading the output with pandas",
     "8. Opening the lineage record",
     "9. raise_exception=True on a broken task",
+    "10. A file in the middle is deleted: rerun_stale makes it again",
+    "11. A new __version__ of the model: its path moves, and that of the predictions",
+    "12. why and lineage",
 ]
 
 
@@ -94,7 +97,7 @@ def test_the_tutorial_ends_well_and_says_so(finished: subprocess.CompletedProces
 
 
 def test_the_chapters_come_in_order(finished: subprocess.CompletedProcess[str]) -> None:
-    headings = re.findall(r"^(\d\. .*)\n=+$", finished.stdout, flags=re.MULTILINE)
+    headings = re.findall(r"^(\d+\. .*)\n=+$", finished.stdout, flags=re.MULTILINE)
 
     assert headings == CHAPTERS
 
@@ -106,6 +109,8 @@ def test_the_chapters_come_in_order(finished: subprocess.CompletedProcess[str]) 
         pytest.param("4. Running it again: none run", 0, 1, id="again"),
         pytest.param("5. force=True: one runs", 1, 2, id="force"),
         pytest.param("6. force_upstream_to_task_cls=FeaturesTask: two run", 2, 1, id="force-from-features"),
+        pytest.param(CHAPTERS[9], 1, 2, id="deleted-in-the-middle"),
+        pytest.param(CHAPTERS[10], 2, 1, id="version"),
     ],
 )
 def test_each_summary_counts_what_the_chapter_promises(
@@ -139,6 +144,25 @@ def test_the_output_and_the_lineage_record_are_shown(finished: subprocess.Comple
     assert '"row_count": 200' in record
 
 
+def test_the_tree_says_what_is_deleted_and_what_is_not_known(finished: subprocess.CompletedProcess[str]) -> None:
+    deleted = chapter(finished.stdout, CHAPTERS[9])
+    versioned = chapter(finished.stdout, CHAPTERS[10])
+
+    assert "? PredictionsTask(" in deleted
+    assert "features: ○ FeaturesTask(" in deleted
+    assert "model: ✓ ModelTask(" in deleted
+    assert "model: ○ ModelTask(" in versioned
+    before, now = re.findall(r"^(?:before|now): +(s3://\S+)$", versioned, flags=re.MULTILINE)
+    assert before != now
+
+
+def test_the_lineage_leads_back_to_both_inputs(finished: subprocess.CompletedProcess[str]) -> None:
+    told = chapter(finished.stdout, CHAPTERS[11])
+
+    assert "PredictionsTask(date=2022-12-15, version=4) will not run" in told
+    assert len(re.findall(r"^[├└]── (?:features|model): ✓ s3://", told, flags=re.MULTILINE)) == 2
+
+
 def test_the_broken_task_stops_in_its_own_line_and_publishes_nothing(
     finished: subprocess.CompletedProcess[str],
 ) -> None:
@@ -156,7 +180,7 @@ def test_aws_runs_on_the_account_and_the_bucket_that_are_named(tmp_path: Path) -
         second = run_tutorial(tmp_path, "--aws", "--bucket", "my-own-bucket", **aws_settings())
         listing = boto3.client("s3").list_objects_v2(Bucket="my-own-bucket")["Contents"]
         keys = [item["Key"] for item in listing if not item["Key"].endswith(".metadata.json")]
-        features, model, predictions = sorted(keys)
+        features, *models, _, predictions = sorted(keys)  # of two versions of the model
         table = pd.read_csv(f"s3://my-own-bucket/{predictions}")
 
     assert first.returncode == 0, first.stdout + first.stderr
@@ -164,7 +188,8 @@ def test_aws_runs_on_the_account_and_the_bucket_that_are_named(tmp_path: Path) -
     assert counts(first.stdout)[:4] == [(3, 0), (0, 1), (1, 2), (2, 1)]
     assert counts(second.stdout)[:4] == [(0, 1), (0, 1), (1, 2), (2, 1)]
     assert re.fullmatch(r"data/features/date=20221215/[0-9a-f]{32}\.csv", features)
-    assert re.fullmatch(r"data/models/[0-9a-f]{32}\.joblib", model)
+    assert len(models) == 2
+    assert all(re.fullmatch(r"data/models/[0-9a-f]{32}\.joblib", model) for model in models)
     assert re.fullmatch(r"data/predictions/date=20221215/[0-9a-f]{32}\.csv", predictions)
     assert len(table) == 200
     assert table["predicted_hires"].nunique() > 50

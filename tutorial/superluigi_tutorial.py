@@ -27,7 +27,7 @@ import joblib
 import pandas as pd
 from tutorial_utils import FeaturesTask, ModelTask, heading, tutorial_bucket
 
-from superluigi import AtomicTaskWithMetadata, DateParameter, IntParameter, S3ObjectTarget, run_task
+from superluigi import AtomicTaskWithMetadata, DateParameter, IntParameter, S3ObjectTarget, lineage, run_task, tree, why
 from superluigi.testing import embedded_s3
 
 parser = argparse.ArgumentParser(description="The Super Luigi tutorial.", allow_abbrev=False)
@@ -215,10 +215,48 @@ except ZeroDivisionError as error:
 print(f"Was anything published? {broken_task.output().exists()}")
 
 # %% [markdown]
+# ## 10. The second part: what changes when something changes
+#
+# Until here you named what to run again. The records know it as well. `tree` shows a task and all that it requires:
+# what is there, what is missing, what is out of date. Delete a file in the middle, and a plain run does not care, as
+# the predictions are there; `rerun_stale=True` makes it again, and as it comes out with the same bytes, nothing else.
+
+# %%
+heading("10. A file in the middle is deleted: rerun_stale makes it again")
+FeaturesTask(date=date(2022, 12, 15), version=4).output().remove()
+print(tree(task))
+run_task(task, rerun_stale=True)
+
+# %% [markdown]
+# ## 11. A new version, and the path moves
+#
+# `__version__` is part of `task_id`, and `task_id` stands in the path: another version of the model leads to another
+# file, and so does everything downstream of it. The old outputs stay where they are. `salted_path("model-{salt}.pkl",
+# self)` writes such a path; an f-string with `self.task_id` does the same.
+
+# %%
+heading("11. A new __version__ of the model: its path moves, and that of the predictions")
+before = task.output().path
+ModelTask.__version__ = "2"
+print(tree(task))
+print(f"before: {before}\nnow:    {task.output().path}")
+run_task(task)
+
+# %% [markdown]
+# ## 12. Why, and where from
+#
+# `why` says of one task why it will run or not; `lineage` follows an output to its beginnings, from the records alone.
+
+# %%
+heading("12. why and lineage")
+print(why(task))
+print(lineage(task.output()))
+
+# %% [markdown]
 # ## That is all
 #
-# You have seen the whole of the daily work: define, run, force, read, look back, stop at an error. The README says
-# what else there is. The last cell stops the embedded server.
+# You have seen the whole of the daily work: define, run, force, read, look back, stop at an error, and let the records
+# say what is out of date. The README says what else there is. The last cell stops the embedded server.
 
 # %%
 session.close()
