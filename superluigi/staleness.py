@@ -312,8 +312,8 @@ def _of_yielded(record: Metadata, held: Metadata, sight: Sight) -> list[Reason]:
             found.append((given, Found(path, State.RECORDED, record_path).as_target()))
         elif task_id not in seen and isinstance(made_from := held.get(task_id), dict):
             seen.add(task_id)
-            further = (made_from.get("input"), made_from.get("dynamic_input"))
-            pending += [_Recorded((*given.role, *one.role), one.described) for one in _flattened(further)]
+            further = [one for name in ("input", "dynamic_input") for one in _flattened(made_from.get(name))]
+            pending += [_Recorded((*given.role, *one.role), one.described) for one in further]
     sight.look_ahead(target for _, target in found)
     return [reason for given, target in found for reason in _of_input(given, target, sight, may_be_missing=False)]
 

@@ -7,12 +7,13 @@ import hashlib
 import json
 import os
 import sys
+from collections import Counter
 from pathlib import Path  # noqa: TC003  (Luigi's tasks are annotated with it)
 from typing import TYPE_CHECKING, Any
 
 import luigi
 import pytest
-from edited_graphs import GRAPHS, PLACES, EditedGraph
+from edited_graphs import GRAPHS, PLACES, EditedGraph, imported
 from engines import Engine, engines
 from executor_tasks import note, notes
 from hypothesis import given, settings
@@ -20,16 +21,19 @@ from hypothesis import strategies as st
 
 from superluigi import (
     AtomicTaskWithMetadata,
+    ConfigError,
     External,
     LocalFileTarget,
     MemoryTarget,
     NoTarget,
+    TaskFailedError,
     TaskWithCleanup,
     TaskWithMetadata,
     run_task,
 )
 from superluigi.staleness import Cause
 from superluigi.storage import files
+from superluigi.targets.local import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -600,3 +604,224 @@ def test_what_comes_out_the_same_cuts_off_whatever_stands_between(tmp_path: Path
     middle = [ALSO.get(between, between)] if is_short_lived else []
     assert notes(tmp_path, "ran")[3:] == ["Root", *middle]
     assert {one.verdict.value for one in run_task(task, rerun_stale=True, dry_run=True)} == {"skip"}
+
+
+# What a run has yielded
+
+
+class Yielded(Made):
+    """Copies a file."""
+
+    letter = luigi.Parameter()
+
+    def requires(self) -> Any:
+        return External(f"{self.folder}/{self.letter}.csv")
+
+    def output(self) -> Any:
+        return LocalFileTarget(f"{self.folder}/yielded-{self.letter}.txt")
+
+    def run(self, input_path: Path, output_path: Path) -> None:
+        note(self.folder, "ran", f"Yielded {self.letter}")
+        output_path.write_text(input_path.read_text())
+
+
+class YieldedValue(Yielded):
+    def output(self) -> Any:
+        return MemoryTarget()
+
+    def run(self, input_path: Path, output_path: MemoryTarget) -> None:
+        note(self.folder, "ran", f"Yielded {self.letter}")
+        output_path.set(input_path.read_text())
+
+
+class Yielding(Made):
+    """Finds out what it needs while it runs."""
+
+    kind = luigi.Parameter(default="Yielded")
+
+    def run(self, output_path: Path) -> Iterator[Any]:
+        kind = {"Yielded": Yielded, "YieldedValue": YieldedValue}[self.kind]
+        one = yield kind(folder=self.folder, letter="a")
+        more = yield {"more": [External(f"{self.folder}/b.csv")]}
+        note(self.folder, "ran", "Yielding")
+        text = one.get() if isinstance(one, MemoryTarget) else one.read_text()
+        output_path.write_text(text + more["more"][0].read_text())
+
+
+@pytest.mark.parametrize("kind", ["Yielded", "YieldedValue"])
+@pytest.mark.parametrize(("changed", "subject"), [("a", "yielded.0"), ("b", "yielded.1.more.0")])
+def test_a_change_of_what_was_yielded_makes_a_task_stale(tmp_path: Path, kind: str, changed: str, subject: str) -> None:
+    write(tmp_path, "a.csv", "1"), write(tmp_path, "b.csv", "2")
+    task = Yielding(folder=str(tmp_path), kind=kind)
+    run_task(task)
+    assert reasons(task) == []
+    write(tmp_path, "yielded-a.txt" if (kind, changed) == ("Yielded", "a") else f"{changed}.csv", "3")
+
+    before = fingerprint("1" if changed == "a" else "2")
+    assert reasons(task) == [(Cause.INPUT_CHANGED, subject, before, fingerprint("3"))]
+    run_task(task, rerun_stale=True)
+
+    assert "3" in (tmp_path / "made.txt").read_text()
+    assert reasons(task) == []
+
+
+def test_what_was_yielded_and_deleted_is_made_again_by_who_yields_it(tmp_path: Path) -> None:
+    write(tmp_path, "a.csv", "1"), write(tmp_path, "b.csv", "2")
+    task = Yielding(folder=str(tmp_path))
+    run_task(task)
+    Yielded(folder=str(tmp_path), letter="a").output().remove()
+
+    assert str(run_task(task, rerun_stale=True, dry_run=True)[task].reasons[0]).startswith(
+        "the input yielded.0 is gone"
+    )
+    run_task(task, rerun_stale=True)
+
+    assert (tmp_path / "yielded-a.txt").read_text() == "1"
+    assert reasons(task) == []
+
+
+@pytest.mark.parametrize("kind", ["object", "prefix"])
+def test_what_was_yielded_is_looked_at_in_s3(s3: S3, tmp_path: Path, kind: str) -> None:
+    class Remote(Made):
+        def run(self, output_path: Path) -> Iterator[Any]:
+            yield External(f"s3://{s3.bucket}/a.csv" if kind == "object" else f"s3://{s3.bucket}/a/")
+            output_path.touch()
+
+    key = "a.csv" if kind == "object" else "a/1.csv"
+    s3.put(key, b"1")
+    task = Remote(folder=str(tmp_path))
+    run_task(task)
+    assert reasons(task) == []
+
+    s3.put(key, b"2")
+
+    assert [one[:2] for one in reasons(task)] == [(Cause.INPUT_CHANGED, "yielded.0")]
+
+
+# Classes that are defined again, as in a notebook
+
+DEFINED = '''
+import luigi
+from superluigi import AtomicTaskWithMetadata, LocalFileTarget
+
+
+class Again(AtomicTaskWithMetadata):
+    """A task."""
+
+    folder = luigi.Parameter()
+    __version__ = "1"
+
+    def output(self):
+        return LocalFileTarget(f"{self.folder}/again.txt")
+
+    def run(self, output_path):
+        output_path.write_text("1")
+'''
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "cause"),
+    [
+        ('"1")\n', '"2")\n', Cause.CODE),
+        ('__version__ = "1"', '__version__ = "2"', Cause.VERSION),
+        ('    __version__ = "1"\n', "", Cause.VERSION),
+        ('"""A task."""', '"""The same task."""', None),
+        ("    def run", "    # It writes.\n\n    def run", None),
+        ('write_text("1")', 'write_text(\n            "1"\n        )', None),
+    ],
+    ids=["code", "version", "no version", "docstring", "comment", "layout"],
+)
+def test_a_class_that_is_defined_again(tmp_path: Path, before: str, after: str, cause: Cause | None) -> None:
+    def define(number: int, text: str) -> Any:
+        path = tmp_path / f"edited_{number}_{tmp_path.name}.py"
+        path.write_text(text)
+        return imported(path).Again(folder=str(tmp_path))
+
+    run_task(define(1, DEFINED))
+    assert before in DEFINED
+
+    assert [one[0] for one in reasons(define(2, DEFINED.replace(before, after)))] == ([cause] if cause else [])
+
+
+# Together with the rest
+
+
+def test_what_is_forced_is_told_as_forced_and_what_is_stale_beside_it_runs_too(tmp_path: Path) -> None:
+    task = Last(folder=str(tmp_path), between="OwnWriter")
+    write(tmp_path, "x.csv", "a1")
+    run_task(task)
+    write(tmp_path, "x.csv", "b1")
+
+    plan = run_task(task, force=True, rerun_stale=True, dry_run=True)
+    run_task(task, force=True, rerun_stale=True)
+
+    found = {type(one.task).__name__: [reason.cause for reason in one.reasons] for one in plan if one.reasons}
+    assert found == {"Root": [Cause.INPUT_CHANGED], "OwnWriter": [Cause.UPSTREAM], "Last": [Cause.FORCED]}
+    assert notes(tmp_path, "ran")[3:] == ["Root", "OwnWriter", "Last"]
+
+
+def test_a_task_that_fails_leaves_the_next_plan_as_it_was(tmp_path: Path) -> None:
+    class Breaking(Made):
+        def run(self, input_path: Any, output_path: Path) -> None:
+            assert not (tmp_path / "broken").exists()
+            output_path.write_text("made")
+
+    task = Breaking(folder=str(tmp_path), reads={"a": write(tmp_path, "a.csv", "1")})
+    run_task(task)
+    write(tmp_path, "a.csv", "2"), write(tmp_path, "broken", "")
+    before = reasons(task)
+
+    with pytest.raises(TaskFailedError):
+        run_task(task, rerun_stale=True)
+
+    assert before
+    assert reasons(task) == before
+    assert (tmp_path / "made.txt").read_text() == "made"
+
+
+def test_the_setting_holds_where_the_argument_is_left_out(tmp_path: Path) -> None:
+    config = {"superluigi": {"rerun_stale": "true"}}
+    task = Made(folder=str(tmp_path), reads={"a": write(tmp_path, "a.csv", "1")})
+    run_task(task, config=config)
+    write(tmp_path, "a.csv", "2")
+
+    assert len(run_task(task, dry_run=True, config=config)[task].reasons) == 1
+    assert len(run_task(task, dry_run=True, config=config, rerun_stale=False)[task].reasons) == 0
+    run_task(task, config=config)
+
+    assert (tmp_path / "made.txt").read_text() == "2"
+
+
+@pytest.mark.parametrize("argument", ["rerun_stale", "dry_run"])
+@pytest.mark.parametrize("value", ["yes", 2, []], ids=str)
+def test_an_argument_that_is_no_yes_or_no_is_refused(tmp_path: Path, argument: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{argument} is"):
+        run_task(Made(folder=str(tmp_path)), **{argument: value})
+
+
+def test_a_long_chain_is_judged_in_a_time_that_grows_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: Counter[str] = Counter()
+
+    class Link(Made):
+        number = luigi.IntParameter()
+
+        def requires(self) -> Any:
+            asked["requires"] += 1
+            return self.clone(number=self.number - 1) if self.number else None
+
+        def output(self) -> Any:
+            return LocalFileTarget(f"{self.folder}/{self.number}.txt")
+
+    length = 5000
+    task = Link(folder=str(tmp_path), number=length - 1)
+    read = LocalStore.stored_record
+    monkeypatch.setattr(LocalStore, "stored_record", lambda self: asked.update(["records"]) or read(self))
+    for number in range(length):
+        write(tmp_path, f"{number}.txt", "")
+
+    plan = run_task(task, rerun_stale=True, dry_run=True)
+
+    assert len(plan) == length
+    assert {one.reasons[0].cause for one in plan} == {Cause.NO_RECORD}
+    assert asked["requires"] <= length
+    assert asked["records"] <= 3 * length
