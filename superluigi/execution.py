@@ -232,6 +232,15 @@ def prepare_to_fork(task: luigi.Task) -> None:
         workplace.prepare_to_fork()
 
 
+def copies_inputs(task: luigi.Task) -> bool:
+    """Say whether the inputs of a task are brought to where it runs: not if its `run` does not declare them."""
+    task_cls: Any = type(task)
+    try:
+        return "input_path" in _declared(task_cls.run.__wrapped__, task_cls)
+    except Exception:  # noqa: BLE001  (it is no task of ours, or fails with it when it runs)
+        return False
+
+
 class _Execution:
     """One run of one task, from its inputs to its published outputs."""
 

