@@ -140,8 +140,9 @@ class Worker(luigi.worker.Worker):
     def put_off(self, process: TaskProcess | None, report: Report) -> None:
         """Take that another run is making a task: it is tried again in a while, and other tasks come first."""
         task_id = report.result[0]
+        if self._running_tasks.pop(task_id, None) is None:
+            return  # its process was killed when it had said so, and Luigi has taken notice of that first
         self._put_off[task_id] += 1
-        self._running_tasks.pop(task_id)
         if isinstance(process, PooledTask) and self._pool is not None:
             self._pool.ended(process)
         self._scheduler.put_off(task_id, pause_s(self._put_off[task_id]))
