@@ -97,6 +97,11 @@ class Plan:
         before = {task: self._before[task] for task in tasks if task in self._before}
         return Plan([self._by_task[task] for task in tasks if task in self._by_task], before)
 
+    def joined(self, other: Plan) -> Plan:
+        """Give the same plan with the tasks of another; of those that stand in both this one tells."""
+        further = [planned for planned in other if planned.task not in self]
+        return Plan([*self.tasks, *further], {**other._before, **self._before})
+
     def is_fresh(self, task: luigi.Task) -> bool:
         """Say of a complete task, once all that it requires has run, whether it is as that is now.
 
@@ -191,19 +196,20 @@ def make_plan(
     rerun_stale: bool = False,
     raise_exception: bool = False,
     with_cost: bool = False,
+    known: Callable[[luigi.Task], Verdict | None] = lambda _: None,
 ) -> Plan:
     """Plan a run. Asks what the run itself would ask: of a complete task nothing upstream, unless it might be stale.
 
     With `rerun_stale` each output in S3 costs a HEAD or listing, and a GET of its record. `with_cost` tells what will
     be downloaded, made and spent: for each task that may run a GET of its former record, and what it would itself ask
-    of its inputs, a HEAD or listing each. What `requires()`, `output()` or `complete()` raise leaves as it is with
-    `raise_exception`.
+    of its inputs, a HEAD or listing each. What is `known` of a task is not found out again. What `requires()`,
+    `output()` or `complete()` raise leaves as it is with `raise_exception`.
 
     Raises:
         CycleError: tasks require each other in a circle.
         TaskFailedError: one of the three fails, so that it cannot be told what would run. Names the task.
     """
-    planner = _Planner(roots, forcing, rerun_stale=rerun_stale)
+    planner = _Planner(roots, forcing, rerun_stale=rerun_stale, known=known)
     try:
         return planner.plan(with_cost=with_cost)
     except (ConfigError, CycleError, TaskTypeError):
@@ -218,8 +224,16 @@ def make_plan(
 class _Planner:
     """Finds out about the tasks of one graph."""
 
-    def __init__(self, roots: Sequence[luigi.Task], forcing: Forcing, *, rerun_stale: bool) -> None:
+    def __init__(
+        self,
+        roots: Sequence[luigi.Task],
+        forcing: Forcing,
+        *,
+        rerun_stale: bool,
+        known: Callable[[luigi.Task], Verdict | None],
+    ) -> None:
         self.roots = roots
+        self.known = known
         self.forcing = forcing
         self.rerun_stale = rerun_stale
         self.current: luigi.Task = roots[0]  # what is asked now
@@ -264,6 +278,8 @@ class _Planner:
 
     def _is_open(self, task: luigi.Task) -> bool:
         """Say whether to look upstream of a task."""
+        if self.known(task) is not None:
+            return False
         if self.rerun_stale:
             return not _is_made_elsewhere(task)
         return self.forcing.includes(task) or not self._is_complete(task)
@@ -273,7 +289,7 @@ class _Planner:
         outputs: dict[luigi.Task, list[Target]] = {}
         for task in self.graph:
             self.current = task
-            outputs[task] = own_outputs(task)
+            outputs[task] = own_outputs(task) if self.known(task) is None else []
         self.sight.look_ahead(target for found in outputs.values() for target in found)
         guards = [
             guard
@@ -304,7 +320,7 @@ class _Planner:
     def _is_on_demand(self, task: luigi.Task) -> bool:
         """Say whether a task runs for who needs it alone: it gives values, or an earlier run has cleaned it up."""
         self.current = task
-        if is_group(task) or _is_made_elsewhere(task) or self.forcing.includes(task):
+        if not _is_work(task) or self.forcing.includes(task) or self.known(task) is not None:
             return False
         outputs = [target for _, target in dag.leaves(dag.output(task))]
         lasting = [target for target in outputs if not isinstance(target, PathlessTarget)]
@@ -320,7 +336,9 @@ class _Planner:
         moving = next((found for found in map(self._moving, upstream) if found is not None), None)
         self.moves[task] = moving
         upstream_runs = [] if moving is None else [Reason(Cause.UPSTREAM, public_name(moving))]
-        self.verdicts[task] = Verdict.SKIP, ()
+        self.verdicts[task] = self.known(task) or Verdict.SKIP, ()
+        if self.known(task) is not None:
+            return
         if self.forcing.includes(task):
             self._run(task, Reason(Cause.FORCED))
         elif is_on_demand or (is_group(task) and self.rerun_stale):
@@ -371,7 +389,7 @@ class _Planner:
             reader = needed_by.get(task)
             if task in on_demand:
                 self._settle(task, is_asked_for=task in asked_for, reader=reader)
-            elif is_group(task):
+            elif is_group(task) and self.known(task) is None:
                 self._settle_group(task, held_in, asked_for, is_read=reader is not None)
             is_skipped = self.verdicts[task][0] is Verdict.SKIP
             if not is_skipped:

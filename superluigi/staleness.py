@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from luigi.task_register import Register, TaskClassException
+
 from superluigi import config, dag, identity, provenance
 from superluigi.execution import bearer_of, own_target
 from superluigi.records import Found, State
@@ -64,8 +66,8 @@ _SENTENCES = {
     Cause.INPUT_ADDED: "the input {subject} is new: {after}",
     Cause.INPUT_GONE: "the input {subject} is no longer required: it was {before}",
     Cause.PARAMETER: "the parameter {subject} was {before!r}, and is {after!r}",
-    Cause.VERSION: "__version__ was {before!r}, and is {after!r}",
-    Cause.CODE: "its code changed: the fingerprint was {before}, and is {after}",
+    Cause.VERSION: "{subject} was {before!r}, and is {after!r}",
+    Cause.CODE: "the code of {subject} changed: the fingerprint was {before}, and is {after}",
 }
 
 
@@ -294,28 +296,48 @@ class _Makers:
 
 
 def _of_yielded(record: Metadata, held: Metadata, sight: Sight) -> list[Reason]:
-    """Compare what a run has yielded, at the recorded paths: which tasks these were is not known before it runs.
+    """Compare what a run has yielded, and by records all upstream of it, at the recorded paths, level by level.
 
-    Nothing else makes them again, so that one which is missing is a change, too. Of a value what it was made from is
-    compared, also at the recorded paths.
+    Which tasks these are is not known before the run yields them; so their classes are found by name. Nothing else
+    makes them again: what was yielded and is missing is a change, too.
     """
-    found: list[tuple[_Recorded, Target]] = []
+    reasons: list[Reason] = []
+    level = [_Recorded(("yielded", *given.role), given.described) for given in _flattened(record.get("dynamic_input"))]
+    is_yielded = True
     seen: set[str] = set()
-    pending = [
-        _Recorded(("yielded", *given.role), given.described) for given in _flattened(record.get("dynamic_input"))
-    ]
-    while pending:
-        given = pending.pop()
-        task_id = str(given.described["task_id"])
-        if given.described["fingerprint"] is not None and given.described["metadata_path"] is not None:
-            path, record_path = given.described["path"], given.described["metadata_path"]
-            found.append((given, Found(path, State.RECORDED, record_path).as_target()))
-        elif task_id not in seen and isinstance(made_from := held.get(task_id), dict):
-            seen.add(task_id)
-            further = [one for name in ("input", "dynamic_input") for one in _flattened(made_from.get(name))]
-            pending += [_Recorded((*given.role, *one.role), one.described) for one in further]
-    sight.look_ahead(target for _, target in found)
-    return [reason for given, target in found for reason in _of_input(given, target, sight, may_be_missing=False)]
+    while level:
+        found = [(given, target) for given in level if (target := _target_at(given)) is not None]
+        sight.look_ahead(target for _, target in found)
+        sight.look_for_records(target for _, target in found)
+        read = [(given, str(target), sight.stored(target)) for given, target in found]
+        read += [(given, task_id, held[task_id]) for given in level if (task_id := given.described["task_id"]) in held]
+        for given, target in found:
+            reasons += _of_input(given, target, sight, may_be_missing=not is_yielded)
+        level = []
+        for given, name, told in read:
+            if name not in seen and isinstance(told, dict):
+                seen.add(name)
+                reasons += _of_class_named(told)
+                further = [one for field in ("input", "dynamic_input") for one in _flattened(told.get(field))]
+                level += [_Recorded((*given.role, *one.role), one.described) for one in further]
+        is_yielded = False
+    return reasons
+
+
+def _target_at(given: _Recorded) -> Target | None:
+    """Give the target at a recorded path; None of what has no fingerprint, such as a value."""
+    if given.described["fingerprint"] is None or given.described["metadata_path"] is None:
+        return None
+    return Found(given.described["path"], State.RECORDED, given.described["metadata_path"]).as_target()
+
+
+def _of_class_named(record: Metadata) -> Iterator[Reason]:
+    try:
+        task_cls = Register.get_task_cls(str(record.get("task_family")))
+    except TaskClassException:
+        return
+    if task_cls.__module__ == record.get("task_module"):
+        yield from _of_class(task_cls, record, f"{task_cls.__name__}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,11 +359,15 @@ def _of_task(task: luigi.Task, record: Metadata) -> Iterator[Reason]:
     for name, value in plain(provenance.public_params(task)).items():
         if params[name].significant and known.get(name) != value:
             yield Reason(Cause.PARAMETER, name, known.get(name), value)
+    yield from _of_class(task_cls, record)
+
+
+def _of_class(task_cls: Any, record: Metadata, whose: str = "") -> Iterator[Reason]:
     accepted = record.get(provenance.ACCEPTED)
     told = {**record, **(accepted if isinstance(accepted, dict) else {})}
     version = identity.version_of(task_cls)
     if told.get("version") != version:
-        yield Reason(Cause.VERSION, "__version__", told.get("version"), version)
+        yield Reason(Cause.VERSION, f"{whose}__version__", told.get("version"), version)
         return  # who changes the code says so by the version
     code = identity.code_of(task_cls)
     if told.get("code") is not None and code is not None and told["code"] != code:

@@ -662,7 +662,8 @@ def test_a_change_of_what_was_yielded_makes_a_task_stale(tmp_path: Path, kind: s
     assert reasons(task) == [(Cause.INPUT_CHANGED, subject, before, fingerprint("3"))]
     run_task(task, rerun_stale=True)
 
-    assert "3" in (tmp_path / "made.txt").read_text()
+    is_made_anew = (kind, changed) == ("Yielded", "a")  # who has altered it has altered an output of ours
+    assert (tmp_path / "made.txt").read_text() == ("12" if is_made_anew else "32" if changed == "a" else "13")
     assert reasons(task) == []
 
 
@@ -678,6 +679,34 @@ def test_what_was_yielded_and_deleted_is_made_again_by_who_yields_it(tmp_path: P
     run_task(task, rerun_stale=True)
 
     assert (tmp_path / "yielded-a.txt").read_text() == "1"
+    assert reasons(task) == []
+
+
+@engines("none", "forked", "threads", "fork")
+def test_what_was_yielded_is_made_again_if_it_is_stale_itself(tmp_path: Path, engine: Engine) -> None:
+    write(tmp_path, "a.csv", "1"), write(tmp_path, "b.csv", "2")
+    task = Yielding(folder=str(tmp_path))
+    engine.run(task)
+    write(tmp_path, "a.csv", "3")
+
+    assert reasons(task) == [(Cause.INPUT_CHANGED, "yielded.0", fingerprint("1"), fingerprint("3"))]
+    engine.run(task, rerun_stale=True)
+
+    assert (tmp_path / "made.txt").read_text() == "32"
+    assert notes(tmp_path, "ran") == ["Yielded a", "Yielding"] * 2
+    assert reasons(task) == []
+
+
+def test_the_version_of_what_was_yielded_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "a.csv", "1"), write(tmp_path, "b.csv", "2")
+    task = Yielding(folder=str(tmp_path))
+    run_task(task)
+    monkeypatch.setattr(Yielded, "__version__", "2", raising=False)
+
+    assert reasons(task) == [(Cause.VERSION, "Yielded.__version__", None, "2")]
+    run_task(task, rerun_stale=True)
+
+    assert notes(tmp_path, "ran") == ["Yielded a", "Yielding"] * 2
     assert reasons(task) == []
 
 

@@ -15,7 +15,7 @@ from superluigi import dag
 from superluigi.errors import TaskFailure, TaskTypeError, public_name
 from superluigi.forcing import Forcing
 from superluigi.outlook import Outlook
-from superluigi.planning import Verdict
+from superluigi.planning import Verdict, make_plan
 from superluigi.staleness import is_cleaned_up
 from superluigi.targets.foresight import foresight
 from superluigi.targets.memory import Key, Memory, MemoryTarget, NoTarget, PathlessTarget, origin_of
@@ -81,7 +81,12 @@ class Run:
         return found
 
     def is_complete(self, task: luigi.Task) -> bool:
-        """Say whether a task need not run: its own `complete()`, unless it is forced and was not run yet."""
+        """Say whether a task need not run: its own `complete()`, unless it is forced and was not run yet.
+
+        With a plan, what it says; what a task has yielded is planned now.
+        """
+        if self.plan is not None and task not in self.plan and task not in self.done:
+            self.plan = self.plan.joined(make_plan([task], self.forcing, rerun_stale=True, known=self._known))
         verdict = self._verdict(task)
         if task in self.spared or verdict is Verdict.SKIP:
             return True
@@ -101,6 +106,9 @@ class Run:
 
     def _is_spared(self, task: luigi.Task) -> bool:
         return task in self.spared or self._verdict(task) is Verdict.SKIP
+
+    def _known(self, task: luigi.Task) -> Verdict | None:
+        return Verdict.SKIP if task in self.done else self._verdict(task)
 
     def _verdict(self, task: luigi.Task) -> Verdict | None:
         """Give what the plan says of a task that has not run yet."""
