@@ -101,8 +101,8 @@ def _wrap_output(cls: Any) -> None:
         return
 
     @functools.wraps(function)
-    def output(self: Any) -> Any:
-        return _elsewhere(self, _bound(self, function.__qualname__, function(self)))
+    def output(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return _elsewhere(self, _bound(self, function.__qualname__, function(self, *args, **kwargs)))
 
     output.__superluigi_wrapped__ = output  # type: ignore[attr-defined]
     type.__setattr__(cls, "output", output)

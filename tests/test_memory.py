@@ -350,6 +350,17 @@ def test_two_values_in_a_set_are_an_error_that_says_what_to_give(tmp_path: Path)
         run_task(tasks.SetOfTwo(folder=str(tmp_path)))
 
 
+def test_an_output_may_take_arguments_that_have_a_default(tmp_path: Path) -> None:
+    class Suffixed(tasks.InFolder):
+        def output(self, suffix: str = "txt") -> Any:
+            return self.file(f"suffixed.{suffix}")
+
+        def run(self, output_path: Path) -> None:
+            output_path.write_text(self.output(suffix="csv").path.suffix)
+
+    assert run_task(Suffixed(folder=str(tmp_path))).read_text() == ".csv"
+
+
 def test_an_output_that_is_a_static_method_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks.StaticallyPlaced, "place", str(tmp_path / "static.txt"))
 
