@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from superluigi import config, identity, testing
+from superluigi import config, source, testing
 from superluigi.running import mailbox
 from superluigi.storage import fast, s3
 
@@ -14,7 +14,7 @@ LOCKS = {
     "configuration": config._changed,
     "clients": s3._clients_lock,
     "engine": fast._lock,
-    "parser": identity._parsing,
+    "parser": source._parsing,
     "mailbox": mailbox._posts_lock,
     "server": testing._lock,
 }
