@@ -619,15 +619,12 @@ def test_after_its_caller_was_killed_a_pool_ends_and_the_next_run_heals(name: st
 
 
 def open_files() -> set[str]:
-    """Give what is open in this process: two pipes or sockets never bear one name.
-
-    But for what the monitor of the cluster, which the module shares, looks into now and then.
-    """
+    """Give what is open in this process: two pipes or sockets never bear one name."""
     found = set()
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(FileNotFoundError):  # the listing itself
             found.add(os.readlink(f"/proc/self/fd/{name}"))
-    return {name for name in found if not name.startswith("/proc/")}
+    return found
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks at what is open in /proc")
@@ -640,7 +637,8 @@ def test_a_run_leaves_no_thread_no_socket_and_no_folder(engine: Engine, folder: 
     engine.run([Whole(folder=folder), Reporting(folder=folder)], config={**QUICK, "resources": {"memory": 3}})
 
     assert set(threading.enumerate()) <= threads
-    assert open_files() - opened == set()
+    left = open_files() - opened
+    assert left & open_files() == set()  # the monitor of the cluster that the module shares opens files for a moment
     assert leftovers(Path(folder)) == []
 
 
