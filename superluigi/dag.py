@@ -130,6 +130,16 @@ def is_ours(task: luigi.Task) -> bool:
     return hasattr(task, "luigi_task_id")
 
 
+def is_group(task_cls: type[luigi.Task]) -> bool:
+    """Say whether tasks of a class have nothing of their own: they are complete when all that they require is."""
+    return task_cls.complete is luigi.WrapperTask.complete
+
+
+def hands_on(task: luigi.Task) -> bool:
+    """Say whether who requires a task reads what that requires: a group, also one with a `complete()` of its own."""
+    return isinstance(task, luigi.WrapperTask) or is_group(type(task))
+
+
 def is_known_complete(task: luigi.Task) -> bool:
     """Say whether the run that is under way has found or made the task complete, by its outputs alone."""
     return is_ours(task) and bool(remembered(task).get("is_complete"))

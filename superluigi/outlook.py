@@ -68,7 +68,7 @@ class Outlook:
                 continue
             self._asked.add(task)
             cls = type(task)
-            if cls.complete is luigi.WrapperTask.complete:
+            if dag.is_group(cls):
                 pending.extend(_upstream_of(task))
             elif cls.complete in (luigi.Task.complete, Task.complete) and is_remote_cls.get(cls, True):
                 own, guard = _asked_by(task)

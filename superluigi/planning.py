@@ -255,7 +255,7 @@ class _Planner:
         before = {
             task: fingerprints_read(task, self.sight)
             for task, (verdict, _) in self.verdicts.items()
-            if verdict is Verdict.UNKNOWN and not has_record(task) and not is_group(task)
+            if verdict is Verdict.UNKNOWN and not has_record(task) and not dag.is_group(type(task))
         }
         planned = [Planned(task, *self.verdicts[task]) for task in self.graph if task in self.verdicts]
         return Plan(_Costs(self.graph, self.sight).told(planned) if with_cost else planned, before)
@@ -341,13 +341,13 @@ class _Planner:
             return
         if self.forcing.includes(task):
             self._run(task, Reason(Cause.FORCED))
-        elif is_on_demand or (is_group(task) and self.rerun_stale):
+        elif is_on_demand or (dag.is_group(type(task)) and self.rerun_stale):
             if stale := self._stale_because(task):
                 self._run(task, *stale)
-            elif is_group(task) and upstream_runs:
+            elif dag.is_group(type(task)) and upstream_runs:
                 self.verdicts[task] = Verdict.UNKNOWN, tuple(upstream_runs)
         elif not self._is_complete(task):
-            self._run(task, *(upstream_runs if is_group(task) else self._missing(task)))
+            self._run(task, *(upstream_runs if dag.is_group(type(task)) else self._missing(task)))
         elif stale := self._stale_because(task):
             self._run(task, *stale)
         elif self.rerun_stale and upstream_runs and not _is_made_elsewhere(task):
@@ -357,7 +357,7 @@ class _Planner:
         self.verdicts[task] = Verdict.RUN, reasons
 
     def _stale_because(self, task: luigi.Task) -> list[Reason]:
-        if not self.rerun_stale or _is_made_elsewhere(task) or is_group(task):
+        if not self.rerun_stale or _is_made_elsewhere(task) or dag.is_group(type(task)):
             return []
         return stale_because(task, self.sight, lambda upstream: self.verdicts[upstream][0] is not Verdict.SKIP)
 
@@ -389,12 +389,12 @@ class _Planner:
             reader = needed_by.get(task)
             if task in on_demand:
                 self._settle(task, is_asked_for=task in asked_for, reader=reader)
-            elif is_group(task) and self.known(task) is None:
+            elif dag.is_group(type(task)) and self.known(task) is None:
                 self._settle_group(task, held_in, asked_for, is_read=reader is not None)
             is_skipped = self.verdicts[task][0] is Verdict.SKIP
             if not is_skipped:
                 reached.update(self.graph[task])
-            if not is_group(task):
+            if not dag.is_group(type(task)):
                 reader = None if is_skipped else task
             if reader is not None:
                 for required in self.graph[task]:
@@ -403,7 +403,7 @@ class _Planner:
     def _groups_of(self, on_demand: set[luigi.Task]) -> dict[luigi.Task, bool]:
         """Give the groups in which there are tasks that run on demand, and whether these give values."""
         holding: dict[luigi.Task, bool] = {}
-        for group in filter(is_group, self.graph):
+        for group in (task for task in self.graph if dag.is_group(type(task))):
             members = self.graph[group]
             held = [_gives_values(member) for member in members if member in on_demand]
             held += [holding[member] for member in members if member in holding]
@@ -428,7 +428,8 @@ class _Planner:
         """Let a group that is asked for ask for the values in it; what was cleaned up it does not read."""
         is_asked_for = group in asked_for or not self.rerun_stale
         if is_asked_for:
-            asked_for.update(member for member in self.graph[group] if is_group(member) or _gives_values(member))
+            members = self.graph[group]
+            asked_for.update(member for member in members if dag.is_group(type(member)) or _gives_values(member))
         verdict, reasons = self.verdicts[group]
         runs = group in holding and (is_read or (is_asked_for and holding[group]))
         if (verdict is Verdict.SKIP and runs) or (verdict is Verdict.RUN and not reasons):
@@ -527,13 +528,8 @@ def fingerprints_read(task: luigi.Task, sight: Sight) -> tuple[str | None, ...]:
     return tuple(None if target is None else sight.fingerprint(target) for target in read)
 
 
-def is_group(task: luigi.Task) -> bool:
-    """Say whether a task only groups what it requires."""
-    return type(task).complete is luigi.WrapperTask.complete
-
-
 def _is_work(task: luigi.Task) -> bool:
-    return not (is_group(task) or _is_made_elsewhere(task))
+    return not (dag.is_group(type(task)) or _is_made_elsewhere(task))
 
 
 def _is_made_elsewhere(task: luigi.Task) -> bool:

@@ -10,7 +10,6 @@ import functools
 import logging
 from typing import TYPE_CHECKING, Any
 
-import luigi
 from luigi.task_status import DONE
 
 from superluigi import dag
@@ -22,6 +21,8 @@ from superluigi.tasks import TaskWithCleanup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+    import luigi
 
     from superluigi.running.state import Run
 
@@ -108,7 +109,7 @@ class Cleanup:
 
     def _is_handing_on(self, task: luigi.Task) -> bool:
         if task not in self._hands_on:
-            self._hands_on[task] = isinstance(task, luigi.WrapperTask) or _gives_what_it_requires(task)
+            self._hands_on[task] = dag.hands_on(task) or _gives_what_it_requires(task)
         return self._hands_on[task]
 
     # While tasks run

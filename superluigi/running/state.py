@@ -9,8 +9,6 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
-import luigi
-
 from superluigi import dag
 from superluigi.errors import TaskFailure, TaskTypeError, public_name
 from superluigi.forcing import Forcing
@@ -23,6 +21,8 @@ from superluigi.tasks import Task, TaskWithCleanup
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
+
+    import luigi
 
     from superluigi.planning import Plan
 
@@ -76,7 +76,7 @@ class Run:
                 seen.add(required)
                 keys = keys_of(required, PathlessTarget)
                 found += [*keys, *dict.fromkeys(origin_of(key[:-1]) for key in keys)]
-                if type(required).complete is luigi.WrapperTask.complete:
+                if dag.hands_on(required):
                     pending += required.deps()
         return found
 

@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import TYPE_CHECKING, Any
 
-import luigi
 from luigi.event import Event
 from luigi.task_status import DONE, FAILED, PENDING
 from luigi.worker import ContextManagedTaskProcess
@@ -39,6 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from concurrent.futures import Future
     from multiprocessing.connection import Connection
+
+    import luigi
 
     from superluigi.running.state import Run
     from superluigi.running.worker import Worker
@@ -279,7 +280,7 @@ class TaskProcess(ContextManagedTaskProcess):
         if known is not None:
             return known
         is_complete = self.of_run.is_complete(task)
-        if is_complete and isinstance(task, TaskWithCleanup | luigi.WrapperTask):
+        if is_complete and (isinstance(task, TaskWithCleanup) or dag.hands_on(task)):
             self.send(Reading(self.task.task_id, task))
         return is_complete
 
