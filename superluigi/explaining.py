@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _LOOKS = {
     "complete": Look("✓", Tone.GOOD, "is there, as its record says"),
-    "missing": Look("○", Tone.PLAIN, "is not there, and will be made"),
+    "missing": Look("○", Tone.PLAIN, "is not there; it is made if something that runs needs it"),
     "stale": Look("↻", Tone.NOTE, "is out of date: rerun_stale makes it again"),
     "unknown": Look("?", Tone.FAINT, "is made again if what is upstream comes out different"),
     "forced": Look("!", Tone.BAD, "is forced"),
@@ -55,6 +55,8 @@ class Explanation:
         return f"<p>{escape(self._summary())}</p>" + (f"<ul>{items}</ul>" if items else "")
 
     def _summary(self) -> str:
+        if self.verdict is Verdict.SKIP and self.reasons:
+            return f"{self.task} is made elsewhere, and nothing that will run needs it, but"
         if self.verdict is Verdict.SKIP:
             return f"{self.task} will not run: it is complete, and as its record says."
         if self.verdict is Verdict.UNKNOWN:
@@ -178,7 +180,9 @@ def _drawn(planned: Planned) -> Node:
 
 def _state_of(planned: Planned) -> str:
     if planned.verdict is not Verdict.RUN:
-        return "complete" if planned.verdict is Verdict.SKIP else "unknown"
+        if planned.verdict is Verdict.UNKNOWN:
+            return "unknown"
+        return "missing" if planned.reasons else "complete"
     causes = {reason.cause for reason in planned.reasons}
     if Cause.FORCED in causes:
         return "forced"

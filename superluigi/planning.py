@@ -252,6 +252,7 @@ class _Planner:
             for task, upstream in self.graph.items():  # each comes after all that it requires
                 self._decide(task, upstream, is_on_demand=task in on_demand)
             self._decide_on_demand(on_demand)
+            self._decide_what_is_missed()
         before = {
             task: fingerprints_read(task, self.sight)
             for task, (verdict, _) in self.verdicts.items()
@@ -347,6 +348,9 @@ class _Planner:
             elif dag.is_group(type(task)) and upstream_runs:
                 self.verdicts[task] = Verdict.UNKNOWN, tuple(upstream_runs)
         elif not self._is_complete(task):
+            if self.rerun_stale and _is_made_elsewhere(task):
+                self.verdicts[task] = Verdict.SKIP, tuple(self._missing(task))  # unless somebody turns out to need it
+                return
             self._run(task, *(upstream_runs if dag.is_group(type(task)) else self._missing(task)))
         elif stale := self._stale_because(task):
             self._run(task, *stale)
@@ -434,6 +438,28 @@ class _Planner:
         runs = group in holding and (is_read or (is_asked_for and holding[group]))
         if (verdict is Verdict.SKIP and runs) or (verdict is Verdict.RUN and not reasons):
             self._run(group, Reason(Cause.INCOMPLETE))
+
+    def _decide_what_is_missed(self) -> None:
+        """Let data that are made elsewhere and are gone be missed by those that will, or may, read them.
+
+        What was made from them is as good as before: of a complete task nothing is missed that it would not read.
+        """
+        gone = {task for task, (verdict, reasons) in self.verdicts.items() if verdict is Verdict.SKIP and reasons}
+        if not gone:
+            return
+        needed = set(self.roots)
+        for task in reversed(self.graph):
+            if self.verdicts[task][0] is not Verdict.SKIP or (task in needed and dag.is_group(type(task))):
+                needed.update(self.graph[task])
+        missed: dict[luigi.Task, luigi.Task] = {task: task for task in gone & needed}
+        for task in missed:
+            self._run(task, *self.verdicts[task][1])
+        for group in self.graph:
+            found = next((missed[member] for member in self.graph[group] if member in missed), None)
+            if found is not None and group in needed and dag.is_group(type(group)):
+                missed[group] = found
+                if self.verdicts[group][0] is Verdict.SKIP:
+                    self.verdicts[group] = Verdict.UNKNOWN, (Reason(Cause.UPSTREAM, public_name(found)),)
 
 
 class _Costs:

@@ -177,7 +177,7 @@ def _check_arguments(
     *, num_workers: object, raise_exception: bool, flags: Mapping[str, object], log_level: str
 ) -> None:
     for name, value in flags.items():
-        if value not in (None, True, False):
+        if value is not None and not isinstance(value, bool):
             message = f"{name} is {value!r}, but must be True, False or None (as configured)."
             raise ConfigError(message)
     num_workers = 1 if num_workers is None else num_workers

@@ -31,6 +31,7 @@ from superluigi import (
     TaskWithMetadata,
     run_task,
 )
+from superluigi.planning import Verdict
 from superluigi.staleness import Cause
 from superluigi.storage import files
 from superluigi.targets.local import LocalStore
@@ -92,6 +93,7 @@ CHANGES: dict[str, Callable[[EditedGraph], object]] = {
     "another input": lambda graph: setattr(graph.tasks["B"], "requires", "X"),
     "one input more": lambda graph: setattr(graph.tasks["B"], "requires", "AX"),
     "no input": lambda graph: setattr(graph.tasks["B"], "requires", ""),
+    "the data are gone": lambda graph: graph.target("X").remove(),
 }
 
 # change, and what runs of the chain (X A B C), the diamond (X, A, B and C, D) and the fan (X Y, A, B and C; D of X)
@@ -119,13 +121,23 @@ A and version of B                      AB      AB      AB
 another input                           BC      BD      B
 one input more                          BC      BD      B
 no input                                BC      BD      B
+the data are gone                       -       -       -
 """
 ROWS = {
     " ".join(line.split()[:-3]): dict(zip(GRAPHS, line.split()[-3:], strict=True)) for line in TABLE.split("\n")[1:-1]
 }
 CASES = [(shape, change, runs[shape].replace("-", "")) for change, runs in ROWS.items() for shape in GRAPHS]
 IDS = [f"{shape}: {change}" for shape, change, _ in CASES]
-IN_S3 = ("input", "input, cut off", "code of A", "version of B", "A deleted", "A altered", "record of A deleted")
+IN_S3 = (
+    "the data are gone",
+    "input",
+    "input, cut off",
+    "code of A",
+    "version of B",
+    "A deleted",
+    "A altered",
+    "record of A deleted",
+)
 
 
 def check(graph: EditedGraph, change: str, runs: str, run: Any = run_task) -> None:
@@ -809,6 +821,38 @@ def test_a_task_that_fails_leaves_the_next_plan_as_it_was(tmp_path: Path) -> Non
     assert (tmp_path / "made.txt").read_text() == "made"
 
 
+def test_data_that_are_gone_are_missed_only_by_what_would_read_them(make: Callable[..., EditedGraph]) -> None:
+    graph = make("fan")
+    graph.run()
+    graph.target("X").remove()
+    graph.tasks["A"].version = "2"
+
+    plan = {type(one.task).__name__: one for one in graph.plan(rerun_stale=True)}
+
+    assert plan["X"].verdict is Verdict.RUN
+    assert plan["D"].verdict is Verdict.SKIP
+    with pytest.raises(TaskFailedError, match=r"(?s)1 task failed:.*X\(\): is made elsewhere, and does not exist"):
+        graph.run(rerun_stale=True)
+    assert graph.ran() == []
+
+
+def test_a_group_that_is_asked_for_misses_data_that_are_gone(tmp_path: Path) -> None:
+    class Whole(luigi.WrapperTask):
+        def requires(self) -> Any:
+            return [External(str(tmp_path / "a.csv")), Inner()]
+
+    class Inner(luigi.WrapperTask):
+        def requires(self) -> Any:
+            return External(str(tmp_path / "b.csv"))
+
+    write(tmp_path, "a.csv", "1"), write(tmp_path, "b.csv", "1")
+    run_task(Whole(), rerun_stale=True)
+    (tmp_path / "b.csv").unlink()
+
+    with pytest.raises(TaskFailedError, match=r"b\.csv\): is made elsewhere, and does not exist"):
+        run_task(Whole(), rerun_stale=True)
+
+
 def test_the_setting_holds_where_the_argument_is_left_out(tmp_path: Path) -> None:
     config = {"superluigi": {"rerun_stale": "true"}}
     task = Made(folder=str(tmp_path), reads={"a": write(tmp_path, "a.csv", "1")})
@@ -823,7 +867,7 @@ def test_the_setting_holds_where_the_argument_is_left_out(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("argument", ["rerun_stale", "dry_run"])
-@pytest.mark.parametrize("value", ["yes", 2, []], ids=str)
+@pytest.mark.parametrize("value", ["yes", 2, 1, []], ids=str)
 def test_an_argument_that_is_no_yes_or_no_is_refused(tmp_path: Path, argument: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"{argument} is"):
         run_task(Made(folder=str(tmp_path)), **{argument: value})
