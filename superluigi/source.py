@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PARSE_TRIES = 10
+_DYNAMIC = "<dynamic-code>"  # the file that cloudpickle names from 3.1.3 on; before that, the file of the source
 _parsing = open_in_forks(threading.Lock())
 
 
@@ -30,8 +31,8 @@ def code_fingerprint(task_cls: type) -> str | None:
     """Give a digest of the code of a class, of its base classes and of the functions and classes that they name.
 
     Followed is what is defined in the same top-level package (or module, notebook or script), but no other tasks: the
-    data that they give are compared. None if the source of the class is gone; what it reaches without a source counts
-    by its name. Names that are found out while it runs (getattr, dictionaries of functions, instances) are not
+    data that they give are compared. None if the source of the class is gone, or if the class has travelled here by
+    value, so that not all of its source came along; what else it reaches without a source counts by its name. Names that are found out while it runs (getattr, dictionaries of functions, instances) are not
     followed. Costs milliseconds for a class.
     """
     told: list[str] = []
@@ -44,7 +45,7 @@ def code_fingerprint(task_cls: type) -> str | None:
             continue
         seen.add(id(reached))
         tree = _tree_of(reached)
-        if tree is None and reached is task_cls:
+        if (tree is None and reached is task_cls) or _has_travelled(reached):
             return None
         told.append(f"{reached.__qualname__}: {'' if tree is None else _told(tree)}")
         named = () if tree is None else _named_in(tree, reached)
@@ -52,6 +53,13 @@ def code_fingerprint(task_cls: type) -> str | None:
         pending += [item for item in map(_plain, found) if _is_of(item, package)]
     text = "\n".join(sorted(told))  # without the modules: a function that moves is the same code
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _has_travelled(item: Any) -> bool:
+    """Say whether a function, or a class with its methods, was pickled by value, which leaves the source behind."""
+    members = vars(item).values() if isinstance(item, type) else (item,)
+    functions = [member for member in map(_plain, members) if isinstance(member, types.FunctionType)]
+    return any(function.__code__.co_filename == _DYNAMIC for function in functions)
 
 
 def _is_task(item: Any) -> bool:
