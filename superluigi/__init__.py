@@ -48,6 +48,7 @@ from superluigi.tasks import AtomicTaskWithMetadata, External, ExternalTask, Tas
 if _typing.TYPE_CHECKING:
     from superluigi.ancestry import lineage
     from superluigi.comparison import diff
+    from superluigi.debugging import debug
     from superluigi.explaining import accept, tree, why
     from superluigi.reproduction import reproduce, verify
     from superluigi.task_runner import plan, run_task
@@ -97,6 +98,7 @@ __all__ = [
     "accept",
     "at_least",
     "between",
+    "debug",
     "diff",
     "history",
     "lineage",
@@ -115,6 +117,7 @@ __all__ += _parameters.__all__
 # Loaded when first asked for: with Luigi's worker they are a third of what an import would cost.
 _LATER = {
     "accept": "superluigi.explaining",
+    "debug": "superluigi.debugging",
     "diff": "superluigi.comparison",
     "lineage": "superluigi.ancestry",
     "plan": "superluigi.task_runner",

@@ -41,7 +41,7 @@ _OURS = frozenset(
             "output",
         ),
         *("dynamic_input", "start_time", "end_time", "duration", "run_id", "host", "user", "python", "packages"),
-        *("git_commit", "git_dirty", "superseded", REMOVED, ACCEPTED, IN_MEMORY),
+        *("log_path", "git_commit", "git_dirty", "superseded", REMOVED, ACCEPTED, IN_MEMORY),
     ]
 )
 

@@ -97,6 +97,11 @@ def lease_s() -> int:
     return max(1, _whole_number("lease_s", 60))
 
 
+def logs_max_bytes() -> int:
+    """How much the logs of the tasks of all runs may take (`logs_max_bytes`, default 100 MiB)."""
+    return _whole_number("logs_max_bytes", 100 << 20)
+
+
 def _choice(key: str, default: str, choices: tuple[str, ...]) -> str:
     text = _text(key, default).strip().lower()
     if text not in choices:

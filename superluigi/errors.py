@@ -32,6 +32,7 @@ expected and the way out. The context is kept in attributes, and all of them sur
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from luigi.parameter import MissingParameterException
@@ -125,45 +126,102 @@ class CycleError(SuperLuigiError, ValueError):
 class TaskFailedError(SuperLuigiError, RuntimeError):
     """One task or more did not complete.
 
-    `failures` holds, per failed task, its name and parameters, the exception (None where only its text
-    could leave the worker process) and the traceback as text. The first exception is the `__cause__`.
+    `failures` tells of each, see `TaskFailure`. The first exception is the `__cause__`.
     """
 
     def __init__(self, failures: Sequence[TaskFailure], summary: str) -> None:
         self.failures = tuple(failures)
         self.summary = summary
-        lines = [f"{failure.task}: {failure.reason}" for failure in self.failures]
-        count = f"{len(lines)} task{'s' if len(lines) != 1 else ''} failed"
-        way_out = "Use run_task(..., raise_exception=True) to stop a debugger at the error itself."
-        super().__init__("\n  ".join([f"{count}:" if lines else summary, *lines]) + f"\n{way_out}")
+        told = [failure.told() for failure in self.failures[:_MAX_TOLD]]
+        told += [failure.headline() for failure in self.failures[_MAX_TOLD:]]
+        count = f"{len(told)} task{'s' if len(told) != 1 else ''} failed"
+        lines = "\n".join([f"{count}:" if told else summary, *told]).split("\n")
+        super().__init__("\n".join(["\n  ".join(lines), *self._ways_out()]))
+
+    def _ways_out(self) -> list[str]:
+        if all(failure.exception is None and not failure.traceback for failure in self.failures):
+            return []
+        return [
+            "superluigi.debug(last=True) runs the first of them again, on the same inputs and without publishing, and",
+            "stands in the debugger where it fails. run_task(..., raise_exception=True) lets the error itself out.",
+        ]
 
 
+_MAX_TOLD = 5  # failures that the message tells all about; of the others their names and reasons
+_MAX_REASON_LINES = 12
+_MAX_INPUTS = 6
+_MAX_FRAMES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One line of a traceback: `line` counts from 1, `source` is empty where it is not known."""
+
+    path: str
+    line: int
+    function: str
+    source: str = ""
+
+    def __str__(self) -> str:
+        """Give it as Python does, so that editors find the line."""
+        where = f'File "{self.path}", line {self.line}, in {self.function}'
+        return f"{where}\n    {self.source}" if self.source else where
+
+
+@dataclass(frozen=True, slots=True)
+class FailureInput:
+    """What a failed task was given: the role in `requires()`, the path, and the fingerprint if it was read."""
+
+    role: str
+    path: str
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
 class TaskFailure:
-    """What is known of one failed task; `task` is its name with its significant parameters."""
+    """What is known of one failed task.
 
-    __slots__ = ("exception", "reason", "task", "traceback")
+    `task` is its name with its significant parameters, `reason` the exception in words; `exception` is None where only
+    its text could leave the process, `traceback` that text. `frames` are the lines of the user's own code that the
+    error went through, innermost last. `log` is the file with what the task has printed and logged, None if there is
+    none; `host` is where the task ran, if that was another machine.
+    """
 
-    def __init__(self, *, task: str, reason: str, exception: BaseException | None, traceback: str) -> None:
-        self.task = task
-        self.reason = reason
-        self.exception = exception
-        self.traceback = traceback
-
-    @classmethod
-    def of(cls, task: object, error: BaseException | None, text: str) -> TaskFailure:
-        """Give the failure of a task with an exception, or, where there is none, with the last line of a traceback."""
-        reason = text.strip().rpartition("\n")[2]
-        if error is not None:
-            try:
-                said = str(error)
-            except Exception:  # noqa: BLE001  (the user's own __str__ may fail in whatever way)
-                said = ""
-            reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
-        return cls(task=public_name(task), reason=reason, exception=error, traceback=text)
+    task: str
+    reason: str
+    exception: BaseException | None
+    traceback: str
+    frames: tuple[Frame, ...] = ()
+    inputs: tuple[FailureInput, ...] = ()
+    log: str | None = None
+    host: str | None = None
 
     def __repr__(self) -> str:
         """Show the task and the reason, not the whole traceback."""
         return f"TaskFailure({self.task}: {self.reason})"
+
+    def headline(self) -> str:
+        """Give the task and why it failed; a reason of many lines is cut."""
+        first, *more = self.reason.split("\n")
+        if len(more) > _MAX_REASON_LINES:
+            more[_MAX_REASON_LINES:] = ["..."]
+        return "\n".join([f"{self.task}: {first}", *(f"    {line}" for line in more)])
+
+    def told(self) -> str:
+        """Give all that helps to find the error, on several lines."""
+        lines = [line for frame in self.frames[-_MAX_FRAMES:] for line in str(frame).split("\n")]
+        for title, role, path in self._read():
+            lines.append(f"{title}{role} = {path}" if role else f"{title}{path}")
+        if len(self.inputs) > _MAX_INPUTS:
+            lines.append(f"        and {len(self.inputs) - _MAX_INPUTS} more")
+        if self.log is not None:
+            lines.append(f"log:    {self.log}" + (f" on {self.host}" if self.host else ""))
+        return "\n".join([self.headline(), *(f"    {line}" for line in lines)])
+
+    def _read(self) -> list[tuple[str, str, str]]:
+        titles = ["input:  ", *["        "] * len(self.inputs)]
+        shown = zip(titles, self.inputs[:_MAX_INPUTS], strict=False)
+        return [(title, given.role, given.path) for title, given in shown]
 
 
 def public_name(task: Any) -> str:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import luigi
 from luigi.task_register import Register
 
-from superluigi import dag, expectations, provenance
+from superluigi import dag, expectations, provenance, task_log
 from superluigi.errors import (
     MissingOutputError,
     RunSignatureError,
@@ -52,6 +52,10 @@ shared_loop = contextvars.ContextVar("superluigi_shared_loop", default=None)  # 
 # The one task that writes elsewhere, and what gives its targets there for those of its `output()`.
 _redirection: contextvars.ContextVar[tuple[luigi.Task, Callable[[Any], Any]] | None]
 _redirection = contextvars.ContextVar("superluigi_redirection", default=None)
+
+# Who looks into an error of the user's `run` before its private paths are gone.
+_examiner: contextvars.ContextVar[Callable[[BaseException], None] | None]
+_examiner = contextvars.ContextVar("superluigi_examiner", default=None)
 
 _MAX_ORIGINS = 100  # of values that a record tells of; a chain of a thousand tasks must not carry a thousand each
 
@@ -122,9 +126,24 @@ def redirected(task: luigi.Task, function: Callable[[Any], Any]) -> Iterator[Non
         _redirection.reset(token)
 
 
+@contextlib.contextmanager
+def examined(function: Callable[[BaseException], None]) -> Iterator[None]:
+    """Let an error that a `run` raises in the block be looked into while its private paths are still there."""
+    token = _examiner.set(function)
+    try:
+        yield
+    finally:
+        _examiner.reset(token)
+
+
 def _elsewhere(task: Any, nested: Any) -> Any:
     redirection = _redirection.get()
     return nested if redirection is None or redirection[0] is not task else redirection[1](nested)
+
+
+def _is_redirected(task: Any) -> bool:
+    redirection = _redirection.get()
+    return redirection is not None and redirection[0] is task
 
 
 def _bound(task: Any, function: str, nested: Any) -> Any:
@@ -263,6 +282,8 @@ class _Execution:
         with contextlib.ExitStack() as stack:
             self._stack = stack
             inputs, described = self._open_inputs()
+            if self.has_record and (log := task_log.current()) is not None:
+                log.read = {"input": described, "dynamic_input": self.dynamic_inputs}
             nested = self._open_outputs()
             self.draft.own = [leaf.key for _, leaf in dag.leaves(nested) if isinstance(leaf, PathlessTarget)]
             outputs = [output for _, output in dag.leaves(nested)]
@@ -270,7 +291,12 @@ class _Execution:
             arguments["metadata"] = self.metadata
             with self._guarded(outputs):
                 call = functools.partial(self.function, self.task)
-                yield from self._called(call, {name: arguments[name] for name in self.declared})
+                try:
+                    yield from self._called(call, {name: arguments[name] for name in self.declared})
+                except (Exception, SystemExit) as error:
+                    if (examine := _examiner.get()) is not None:
+                        examine(error)  # as long as the private paths are there
+                    raise
                 self._check_declares_output(outputs)
                 with self.draft.open():
                     self._publish(outputs, described, started)
@@ -434,7 +460,8 @@ class _Execution:
             if own is not None:
                 own.store.write_record({**record, "output": facts_of(own)})
         published = [*(output.target for output in staged), *others]
-        expectations.remember(self.task, record, self.metadata, ", ".join(map(str, published)))
+        if not _is_redirected(self.task):
+            expectations.remember(self.task, record, self.metadata, ", ".join(map(str, published)))
 
     def _publish_staged(self, staged: list[StagedOutput], record: Metadata) -> None:
         if not staged:

@@ -9,11 +9,16 @@ from __future__ import annotations
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import luigi
 
 from superluigi import dag
-from superluigi.errors import ConfigError, TaskFailedError, TaskFailure, TaskTypeError, UnknownTaskError
+from superluigi.errors import ConfigError, TaskFailedError, TaskTypeError, UnknownTaskError
+from superluigi.failures import failure_of
+
+if TYPE_CHECKING:
+    from superluigi.errors import TaskFailure
 
 TaskNames = luigi.Task | Sequence[luigi.Task]
 TaskClasses = type[luigi.Task] | str | Sequence[type[luigi.Task] | str]
@@ -82,7 +87,7 @@ def _graph(roots: Sequence[luigi.Task], *, raise_exception: bool) -> dict[luigi.
         except Exception as error:
             if raise_exception:
                 raise
-            failures.append(TaskFailure.of(task, error, traceback.format_exc()))
+            failures.append(failure_of(task, error, traceback.format_exc()))
             return []
 
     graph = dag.walk(roots, edges)

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import luigi
 
 from superluigi import dag, visuals
-from superluigi.errors import ConfigError, CycleError, TaskFailedError, TaskFailure, TaskTypeError, public_name
+from superluigi.errors import ConfigError, CycleError, TaskFailedError, TaskTypeError, public_name
 from superluigi.execution import copies_inputs, own_target
+from superluigi.failures import failure_of
 from superluigi.outlook import Outlook
 from superluigi.staleness import Cause, Reason, Sight, has_record, is_cleaned_up, own_outputs, stale_because
 from superluigi.targets.foresight import foresight
@@ -217,7 +218,7 @@ def make_plan(
     except Exception as error:
         if raise_exception:
             raise
-        failure = TaskFailure.of(planner.current, error, traceback.format_exc())
+        failure = failure_of(planner.current, error, traceback.format_exc())
         raise TaskFailedError([failure], "What would run cannot be told.") from error
 
 

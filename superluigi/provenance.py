@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from luigi.parameter import ParameterVisibility
 
-from superluigi import identity
+from superluigi import identity, task_log
 from superluigi.errors import MetadataError
 from superluigi.targets.base import Target
 from superluigi.targets.metadata import REMOVED, Metadata, now, plain
@@ -89,6 +89,7 @@ def build(
         "end_time": ended.isoformat(),
         "duration": (ended - started).total_seconds(),
         "run_id": run_id(),
+        "log_path": _log_path(),
         "host": socket.gethostname(),
         "user": _user(),
         "python": platform.python_version(),
@@ -158,6 +159,11 @@ def keyed_by_text(nested: Any) -> Any:
             text = str(key)
         result[f"{type(key).__name__}:{text}" if text in result else text] = keyed_by_text(item)
     return result
+
+
+def _log_path() -> str | None:
+    log = task_log.current()
+    return str(log.path) if log is not None and log.is_written else None
 
 
 @functools.lru_cache(maxsize=1)

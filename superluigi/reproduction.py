@@ -6,7 +6,6 @@ temporary folder.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib
 import os
@@ -14,23 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import luigi
 from luigi.parameter import MissingParameterException, ParameterVisibility
 from luigi.task_register import Register
-from luigi.worker import TaskProcess
 
-from superluigi import config, dag, visuals
+from superluigi import visuals
 from superluigi.comparison import Change, changes_of
 from superluigi.errors import MissingParameterError, StorageError, TargetNotFoundError, TaskTypeError, public_name
-from superluigi.execution import own_target, redirected
+from superluigi.execution import own_target
 from superluigi.records import Found, State, absolute, find, inputs_of, nothing_at, shown
+from superluigi.rehearsal import rehearsed, run_alone
 from superluigi.storage import files, transfers, workplace
 from superluigi.storage.s3 import etag_of
-from superluigi.targets import LocalFileTarget, LocalFolderTarget, S3ObjectTarget, S3PrefixTarget, Shape, memory
-from superluigi.targets.memory import PathlessTarget
+from superluigi.targets import S3ObjectTarget, S3PrefixTarget, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    import luigi
 
     from superluigi.records import Output
     from superluigi.targets import Target
@@ -242,14 +241,9 @@ def reproduce(path_or_target: Output) -> Reproduction:
     found = _recorded(path_or_target, "reproduce")
     record = found.record or {}
     task = _task_of(record, found.path)
-    with contextlib.ExitStack() as stack:
-        scratch = _Scratch(task, stack.enter_context(workplace.private_folder()))
-        real = scratch.real_output(found)
-        stack.enter_context(config.applied({"superluigi": {"input_mode": "copy"}}, None))
-        stack.enter_context(memory.holding(memory.Memory()))
-        stack.enter_context(_lent(task))
-        with redirected(task, scratch.instead_of):
-            _run(task)
+    with rehearsed(task, needs_all=True) as scratch:
+        real = _real_output(task, scratch.outputs, found)
+        run_alone(task)
         made = scratch.target_for(real)
         made_record = made.read_metadata()
         recorded = record.get("output") or {}
@@ -263,62 +257,25 @@ def reproduce(path_or_target: Output) -> Reproduction:
     )
 
 
-class _Scratch:
-    """A folder with a target for each output of a task, of the same name and shape."""
+def _real_output(task: luigi.Task, outputs: list[Any], found: Found) -> Target:
+    """Give the output that was asked for.
 
-    def __init__(self, task: luigi.Task, folder: Path) -> None:
-        self._task = task
-        self._folder = folder
-        self._instead: dict[str, Target] = {}
-        self._outputs = [target for _, target in dag.leaves(task.output())]
-        self.instead_of(self._outputs)  # says before anything is run what cannot be
-
-    def instead_of(self, nested: Any) -> Any:
-        """Give the targets in this folder for those of an `output()`; those that are in it stay, as do values."""
-        return dag.map_nested(self._target, nested)
-
-    def _target(self, target: Any) -> Any:
-        if isinstance(target, PathlessTarget):
-            return target
-        own = own_target(target)
-        if own is None:
-            message = (
-                f"{public_name(self._task)} writes to {target}, a {type(target).__name__}, which cannot be redirected. "
-                "Only tasks whose outputs are files or folders can be reproduced."
-            )
-            raise TaskTypeError(message)
-        return own if own in self._instead.values() else self.target_for(own)
-
-    def target_for(self, target: Target) -> Target:
-        """Give the target in this folder for one of the real ones."""
-        path = str(target.path)
-        if path not in self._instead:
-            folder = self._folder / str(len(self._instead))
-            folder.mkdir()
-            self._instead[path] = (LocalFileTarget if target.shape is Shape.FILE else LocalFolderTarget)(
-                folder / target.name
-            )
-        return self._instead[path]
-
-    def real_output(self, found: Found) -> Target:
-        """Give the output that was asked for.
-
-        Raises:
-            TaskTypeError: the task does not promise it.
-        """
-        recorded = ((found.record or {}).get("output") or {}).get("path")
-        own = [target for target in map(own_target, self._outputs) if target is not None]
-        for path in (found.path, recorded):
-            for target in own:
-                if path in (str(target.path), absolute(str(target.path))):
-                    return target
-        if len(own) == 1:  # it was moved
-            return own[0]
-        message = (
-            f"{public_name(self._task)} does not promise {found.path}, but {', '.join(map(str, own)) or 'nothing'}. "
-            "Its output() has changed since; give one of these, or run the code of that time."
-        )
-        raise TaskTypeError(message)
+    Raises:
+        TaskTypeError: the task does not promise it.
+    """
+    recorded = ((found.record or {}).get("output") or {}).get("path")
+    own = [target for target in map(own_target, outputs) if target is not None]
+    for path in (found.path, recorded):
+        for target in own:
+            if path in (str(target.path), absolute(str(target.path))):
+                return target
+    if len(own) == 1:  # it was moved
+        return own[0]
+    message = (
+        f"{public_name(task)} does not promise {found.path}, but {', '.join(map(str, own)) or 'nothing'}. "
+        "Its output() has changed since; give one of these, or run the code of that time."
+    )
+    raise TaskTypeError(message)
 
 
 def _task_of(record: Mapping[str, Any], path: str) -> Any:
@@ -385,44 +342,6 @@ def _registered(family: str, module: str | None) -> list[Any]:
     """Give the known classes of a family, those of the module alone if there is one."""
     known = [task_cls for task_cls in Register._reg if task_cls.get_task_family() == family]  # noqa: SLF001  (as in dag)
     return [task_cls for task_cls in known if module is None or task_cls.__module__ == module]
-
-
-@contextlib.contextmanager
-def _lent(task: Any) -> Iterator[None]:
-    """Let a task have, while it runs, what Luigi's worker lends it to tell of its progress; nobody listens."""
-    names = [name for name in TaskProcess.forward_reporter_attributes.values() if name != "scheduler_messages"]
-    before = {name: vars(task)[name] for name in names if name in vars(task)}
-    for name in names:
-        setattr(task, name, lambda *_: None)
-    try:
-        yield
-    finally:
-        for name in names:
-            delattr(task, name)
-        vars(task).update(before)
-
-
-def _run(task: Any) -> None:
-    """Run a task as Luigi's worker does, but for what it yields, which has to be there."""
-    running = task.run()
-    if running is None:
-        return
-    with contextlib.closing(running):
-        answer = None
-        while True:
-            try:
-                required = running.send(answer)
-            except StopIteration:
-                return
-            if not isinstance(required, luigi.DynamicRequirements):
-                required = luigi.DynamicRequirements(required)
-            if not required.complete():
-                message = (
-                    f"{public_name(task)} yields {', '.join(map(str, required.flat_requirements))}, which is not "
-                    "complete, and nothing but the task itself is run again. Run what it yields, and try again."
-                )
-                raise TargetNotFoundError(message)
-            answer = required.paths
 
 
 def _facts_as_in(real: Target, recorded: Mapping[str, Any], made: Target) -> _Facts:

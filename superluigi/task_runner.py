@@ -33,6 +33,7 @@ from superluigi.errors import (
     TaskTypeError,
     public_name,
 )
+from superluigi.failures import remember
 from superluigi.forcing import TaskClasses, TaskNames, plan_forcing
 from superluigi.planning import Plan, make_plan
 from superluigi.running.state import Run, keys_of
@@ -132,6 +133,8 @@ def run_task(
                         kept = memory.keep(run.memory, _keys(roots))
                 finally:
                     recover_abandoned()  # what processes left that were killed in the course of it
+                    if run.failures:
+                        remember(list(run.failures))
                 as_local = local_output or force_local_download
                 paths = [_output_paths(root, kept, as_local=as_local, force=force_local_download) for root in roots]
         finally:

@@ -5,8 +5,10 @@ A module of its own, so that the processes of a pool can import it. What waits f
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -272,3 +274,32 @@ class Lasting(Piece):
         note(self.folder, "began", self.name)
         wait_for(Path(self.folder, "end").exists)
         output_path.write_text(self.name)
+
+
+def parse(text: str) -> int:
+    """A helper of the user's, in which the error is."""
+    return int(text)  # the line that fails
+
+
+class Speaking(AtomicTaskWithMetadata):
+    """Prints, warns and logs, then fails, unless it is told otherwise."""
+
+    folder = luigi.Parameter()
+    fails = luigi.BoolParameter(default=True)
+
+    def requires(self) -> Any:
+        return {"numbers": Piece(folder=self.folder, name="numbers")}
+
+    def output(self) -> LocalFileTarget:
+        return LocalFileTarget(f"{self.folder}/spoken.txt")
+
+    def run(self, input_path: dict[str, Path], output_path: Path) -> None:
+        print("printed to stdout")
+        print("printed to stderr", file=sys.stderr)
+        logging.getLogger("of.the.user").warning("logged")
+        thread = threading.Thread(target=print, args=("printed by a thread",))
+        thread.start()
+        thread.join()
+        output_path.write_text("spoken")
+        if self.fails:
+            parse(input_path["numbers"].read_text())

@@ -8,7 +8,6 @@ import inspect
 import pickle
 import re
 
-import luigi
 import pytest
 from luigi.parameter import MissingParameterException
 
@@ -172,26 +171,7 @@ def test_failed_tasks_are_named_each_with_its_reason(count: int, shown: str) -> 
 
     assert message.startswith(shown)
     assert all(f"T{n}(): reason {n}" in message for n in range(count))
-    assert "raise_exception=True" in message
     assert [repr(failure) for failure in failures] == [f"TaskFailure(T{n}(): reason {n})" for n in range(count)]
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (ValueError("no"), "ValueError: no"),
-        (KeyError(), "KeyError"),
-        (None, "OSError: the last line"),
-    ],
-    ids=["message", "no-message", "text-alone"],
-)
-def test_the_reason_of_a_failure_is_its_exception_or_the_last_line(error: Exception | None, reason: str) -> None:
-    class T(luigi.Task):
-        hidden = luigi.Parameter(default="secret", visibility=luigi.parameter.ParameterVisibility.PRIVATE)
-
-    failure = TaskFailure.of(T(), error, "Traceback:\n  line 1\nOSError: the last line\n")
-
-    assert (failure.task, failure.reason, failure.exception) == ("T()", reason, error)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,7 @@ FIELDS = [
     "end_time",
     "duration",
     "run_id",
+    "log_path",
     "host",
     "user",
     "python",

@@ -10,7 +10,8 @@ import uuid
 from typing import TYPE_CHECKING
 
 from superluigi import dag
-from superluigi.errors import TaskFailure, TaskTypeError, public_name
+from superluigi.errors import TaskTypeError, public_name
+from superluigi.failures import failure_of
 from superluigi.forcing import Forcing
 from superluigi.outlook import Outlook
 from superluigi.planning import Verdict, make_plan
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     import luigi
 
+    from superluigi.errors import TaskFailure
+    from superluigi.failures import Circumstances
     from superluigi.planning import Plan
 
 
@@ -132,9 +135,11 @@ class Run:
             return self.plan is None or self.plan.is_fresh(task)
         return bool(readers) and is_cleaned_up(task) and all(map(_is_served, readers))
 
-    def record_failure(self, task: luigi.Task, error: BaseException | None, text: str) -> None:
+    def record_failure(
+        self, task: luigi.Task, error: BaseException | None, text: str, circumstances: Circumstances | None = None
+    ) -> None:
         """Keep why a task failed, until it succeeds."""
-        self.failures[task] = TaskFailure.of(task, error, text)
+        self.failures[task] = failure_of(task, error, text, circumstances)
 
     def record_success(self, task: luigi.Task) -> None:
         """Keep that a task ran; a failure before it was retried no longer counts."""

@@ -15,6 +15,7 @@ import gc
 import multiprocessing
 import pickle
 import queue
+import socket
 import threading
 import traceback
 from collections import deque
@@ -28,10 +29,13 @@ from luigi.task_status import DONE, FAILED, PENDING
 from luigi.worker import ContextManagedTaskProcess
 
 from superluigi import config as configuration
-from superluigi import dag, provenance
+from superluigi import dag, provenance, task_log
+from superluigi.errors import public_name
+from superluigi.failures import Circumstances, text_for_log
 from superluigi.running.single_flight import Turn, turn
 from superluigi.storage import workplace
 from superluigi.targets import memory
+from superluigi.task_log import TaskLog
 from superluigi.tasks import TaskWithCleanup
 
 if TYPE_CHECKING:
@@ -65,6 +69,7 @@ class Report:
     events: tuple[tuple[str, tuple[Any, ...]], ...] = ()  # those that were triggered where nobody listens
     turn: Turn = Turn.OURS
     values: Mapping[Key, Reference] = field(default_factory=dict)  # what memory targets were given there
+    circumstances: Circumstances | None = None  # of a failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +229,7 @@ class TaskProcess(ContextManagedTaskProcess):
         self._failure: tuple[BaseException, str] | tuple[()] = ()
         self._settings = configuration.of_this_call()
         self._upstream: dict[luigi.Task, bool] | None = None
+        self._kept: TaskLog | None = None
         self.check_complete = self._is_complete  # type: ignore[assignment]  # Luigi's is a partial of the same form
 
     def start(self) -> None:
@@ -251,6 +257,17 @@ class TaskProcess(ContextManagedTaskProcess):
 
     def run_in_turn(self) -> None:
         """Run the task, unless it turns out that it need not, or, with `single_flight`, that another run is at it."""
+        with task_log.kept(self._log()) as self._kept:
+            self._run_in_turn()
+
+    def _log(self) -> TaskLog:
+        run_id = self.of_run.run_id
+        title = f"in the run {run_id}"
+        return TaskLog(
+            run_id, self.task.get_task_family(), str(self.task.task_id), lambda: f"{public_name(self.task)} {title}"
+        )
+
+    def _run_in_turn(self) -> None:
         if self._obstacle is not None or not self.of_run.is_decided_late(self.task):
             super().run()
             return
@@ -293,7 +310,14 @@ class TaskProcess(ContextManagedTaskProcess):
         task_id, status, expl, missing, new_deps = result
         if status == FAILED and not missing and self._failure:
             missing = self.missing()
-        self.report(Report((task_id, status, expl, missing, new_deps), *self._failure))
+        circumstances = self._circumstances() if status == FAILED else None
+        error, text = self._failure or (None, "")
+        self.report(Report((task_id, status, expl, missing, new_deps), error, text, circumstances=circumstances))
+
+    def _circumstances(self) -> Circumstances:
+        log = self._kept
+        path = str(log.path) if log is not None and log.is_written else None
+        return Circumstances(None if log is None else log.read, path, socket.gethostname())
 
     def report(self, report: Report) -> None:
         """Hand a report to the worker, from whichever process."""
@@ -341,6 +365,8 @@ class TaskProcess(ContextManagedTaskProcess):
 
     def _handle_run_exception(self, error: BaseException) -> Any:
         self._failure = (error, traceback.format_exc())
+        if self._kept is not None:
+            self._kept.write(text_for_log(error))
         if self.of_run.raise_exception:  # it will be seen where it arrives, so it is not logged here
             self.task.trigger_event(Event.FAILURE, self.task, error)
             self.task.on_failure(error)

@@ -24,9 +24,10 @@ from luigi.task_register import load_task
 from luigi.task_status import DONE, FAILED, PENDING, UNKNOWN
 from luigi.worker import TaskStatusReporter, TracebackWrapper, _get_retry_policy_dict
 
-from superluigi import dag, identity
+from superluigi import dag, identity, task_log
 from superluigi.errors import CycleError, TaskFailedError, TaskTypeError
 from superluigi.execution import prepare_to_fork
+from superluigi.failures import Circumstances
 from superluigi.outlook import Outlook
 from superluigi.running.cleanup import Cleanup
 from superluigi.running.single_flight import Turn, lease_of, pause_s
@@ -355,10 +356,16 @@ class Worker(luigi.worker.Worker):
             self._run.record_success(task)
             self._cleanup.succeeded(task)
         elif status == FAILED and not new_deps:
-            self._run.record_failure(task, report.error, report.text or str(expl))
+            where = report.circumstances or self._circumstances_of(task)
+            self._run.record_failure(task, report.error, report.text or str(expl), where)
             if self._run.raise_exception and isinstance(process, PooledTask) and not missing:
                 self._raise(task, report)
         return task_id, status, expl, missing, new_deps
+
+    def _circumstances_of(self, task: luigi.Task) -> Circumstances:
+        """Give what is known of a task whose process was killed: it may have written a log on this machine."""
+        path = task_log.path_of(self._run.run_id, task.get_task_family(), str(task.task_id))
+        return Circumstances(log=str(path) if path.exists() else None)
 
     def _raise(self, task: luigi.Task, report: Report) -> None:
         if report.error is None:  # only its text could leave the process

@@ -1,0 +1,249 @@
+"""What is told of a task that failed, and which tasks failed last on this machine.
+
+The way of an error: Luigi's task process takes it, with its traceback as text; here the lines of the user's own code
+are found in that, and what the task was given; `TaskFailedError` shows it, and `debug` enters the task again. The
+invariant: whatever is wrong with the user's code, telling of a failure raises nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import linecache
+import os
+import re
+import signal
+import socket
+import sys
+import sysconfig
+import traceback
+import types
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import luigi
+
+from superluigi import config, dag
+from superluigi.errors import FailureInput, Frame, TaskFailure, public_name
+from superluigi.records import inputs_of
+from superluigi.storage import workplace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+_DYNAMIC = "<dynamic-code>"  # as in `source`: the file of a class that was pickled by value
+_FRAME = re.compile(r'^\s*File "(?P<path>.*)", line (?P<line>\d+), in (?P<function>.*)$')
+_MARKS = re.compile(r"^\s*[~^]+\s*$")  # under the part of a line that failed
+_DIED = re.compile(r"died unexpectedly with exit code (?P<code>-?\d+)$")  # in Luigi's worker
+_HEADER = "Traceback (most recent call last):"
+_MAX_REMEMBERED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What is known of a failure where it happened: what was read (see `_Execution`), and where its log is."""
+
+    read: Any = None
+    log: str | None = None
+    host: str = ""
+
+
+def failure_of(
+    task: luigi.Task, error: BaseException | None, text: str, circumstances: Circumstances | None = None
+) -> TaskFailure:
+    """Give what is told of a failure; `text` is its traceback, or a sentence where there is none."""
+    where = circumstances or Circumstances()
+    return TaskFailure(
+        task=public_name(task),
+        reason=_reason(error, text),
+        exception=error,
+        traceback=text,
+        frames=tuple(_frames(task, error, text)),
+        inputs=tuple(_inputs(task, where.read)),
+        log=where.log,
+        host=where.host if where.host not in ("", socket.gethostname()) else None,
+    )
+
+
+def _reason(error: BaseException | None, text: str) -> str:
+    if error is None:
+        said = text.strip().rpartition("\n")[2]
+        died = _DIED.search(said)
+        return said if died is None else _of_death(int(died["code"]))
+    try:
+        said = str(error)
+    except Exception:  # noqa: BLE001  (the user's own __str__ may fail in whatever way)
+        said = ""
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def _of_death(code: int) -> str:
+    """Say how a process ended without a word; by a negative code `multiprocessing` tells of a signal."""
+    if code >= 0:
+        return f"its process ended with the exit code {code}, without an exception"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+    return f"its process was killed by {name}{hint}"
+
+
+# The lines of the user's own code
+
+
+def from_the_user(trace: types.TracebackType | None) -> types.TracebackType | None:
+    """Give a traceback without the frames of Luigi and of this library that led to the user's code."""
+    first = trace
+    while first is not None and first.tb_frame.f_code.co_filename.startswith(_RUNNERS):
+        first = first.tb_next
+    return first or trace
+
+
+def frames_below_the_user(task: luigi.Task, trace: types.TracebackType | None) -> int:
+    """Give how many frames of libraries lie between the user's own code and the place where an error was raised."""
+    own = _folder_of_package(type(task))
+    of_the_user = [_is_of_the_user(frame.f_code.co_filename, own) for frame, _ in traceback.walk_tb(trace)]
+    return of_the_user[::-1].index(True) if any(of_the_user) else 0
+
+
+def text_for_log(error: BaseException) -> str:
+    """Give the traceback of an error as text, from the user's code on."""
+    return "".join(traceback.format_exception(type(error), error, from_the_user(error.__traceback__)))
+
+
+def _frames(task: luigi.Task, error: BaseException | None, text: str) -> Iterator[Frame]:
+    try:
+        found = _of_traceback(error) if error is not None and error.__traceback__ is not None else _of_text(text)
+        own = _folder_of_package(type(task))
+        known = (_with_source(frame, task) for frame in found if _is_of_the_user(frame.path, own))
+        yield from (frame for frame in known if frame is not None)
+    except Exception:  # noqa: BLE001  (a source that cannot be read must not hide the error)
+        return
+
+
+def _of_traceback(error: BaseException) -> list[Frame]:
+    extracted = traceback.extract_tb(error.__traceback__)
+    return [Frame(one.filename, one.lineno or 0, one.name, (one.line or "").strip()) for one in extracted]
+
+
+def _of_text(text: str) -> list[Frame]:
+    """Give the frames of the exception that was raised, which is told last, after those that it was raised from."""
+    lines = text.rpartition(_HEADER)[2].split("\n")
+    frames: list[Frame] = []
+    for number, line in enumerate(lines):
+        found = _FRAME.match(line)
+        if found:
+            following = lines[number + 1] if number + 1 < len(lines) else ""
+            is_source = following.startswith("    ") and not _FRAME.match(following) and not _MARKS.match(following)
+            source = following.strip() if is_source else ""
+            frames.append(Frame(found["path"], int(found["line"]), found["function"], source))
+    return frames
+
+
+def _is_of_the_user(path: str, own: str | None) -> bool:
+    if path == _DYNAMIC or (own is not None and path.startswith(own)):
+        return True
+    if path.startswith("<frozen ") or path.startswith(_LIBRARIES):
+        return False
+    return not {"site-packages", "dist-packages"} & set(path.split(os.sep))
+
+
+def _spelled(*folders: str) -> tuple[str, ...]:
+    return tuple(os.path.join(name, "") for folder in folders for name in (folder, os.path.realpath(folder)))
+
+
+_RUNNERS = _spelled(os.path.dirname(__file__), os.path.dirname(luigi.__file__))
+_LIBRARIES = (*_RUNNERS, *_spelled(sysconfig.get_paths()["stdlib"]))
+
+
+def _folder_of_package(task_cls: type) -> str | None:
+    """Give the folder of an installed package that the class is part of: there it is the user's own code."""
+    package = task_cls.__module__.partition(".")
+    module = sys.modules.get(package[0])
+    file = getattr(module, "__file__", None)
+    return os.path.join(os.path.dirname(file), "") if file and hasattr(module, "__path__") else None
+
+
+def _with_source(frame: Frame, task: luigi.Task) -> Frame | None:
+    """Give a frame with its source, which stays here where a class travels to a pool by value; None if it has none."""
+    if frame.path != _DYNAMIC:
+        return frame
+    for function in _functions_of(type(task)):
+        code = function.__code__
+        lines = [line for *_, line in code.co_lines() if line is not None]
+        if code.co_name == frame.function.rpartition(".")[2] and lines and min(lines) <= frame.line <= max(lines):
+            source = linecache.getline(code.co_filename, frame.line, function.__globals__).strip()
+            return Frame(code.co_filename, frame.line, frame.function, source)
+    return None
+
+
+def _functions_of(task_cls: Any) -> Iterator[types.FunctionType]:
+    """Give the functions of a class, then those of its module; each as it was written, not as it was wrapped."""
+    members: list[Any] = [member for base in task_cls.__mro__ for member in vars(base).values()]
+    module = sys.modules.get(task_cls.__module__)
+    members += list(vars(module).values()) if module is not None else []
+    for member in members:
+        with contextlib.suppress(Exception):  # what a module holds may do anything when it is looked at
+            function = inspect.unwrap(member) if callable(member) else member
+            if isinstance(function, types.FunctionType):
+                yield function
+
+
+# What it was given
+
+
+def _inputs(task: luigi.Task, read: Any) -> Iterator[FailureInput]:
+    try:
+        if read:
+            for given in inputs_of(read):
+                yield FailureInput(".".join(map(str, given.role)), given.path, given.fingerprint)
+            return
+        for role, upstream in dag.required(task):
+            for place, target in dag.leaves(dag.output(upstream)):
+                name = ".".join(str(part) for part in (*role, *place) if part is not None)
+                yield FailureInput(name, str(getattr(target, "path", target)))
+    except Exception:  # noqa: BLE001  (the user's requires() and output() may fail, and perhaps this is the failure)
+        return
+
+
+# Those that failed last
+
+_last: list[luigi.Task] = []
+
+
+def remember(tasks: Sequence[luigi.Task]) -> None:
+    """Keep the tasks that failed in a run, for `debug(last=True)` in this process or in another on this machine."""
+    _last[:] = tasks[:_MAX_REMEMBERED]
+    with contextlib.suppress(Exception):  # what does not pickle can be entered from this process alone
+        import cloudpickle
+
+        data = cloudpickle.dumps(_last)
+        folder = config.data_dir()
+        folder.mkdir(parents=True, exist_ok=True)
+        with workplace.private_folder() as private:
+            staged = private / "last"
+            staged.write_bytes(data)
+            staged.chmod(0o600)
+            os.replace(staged, _file())
+
+
+def recall() -> Sequence[luigi.Task]:
+    """Give the tasks that failed last, of this process or else of the machine; none if none has, or all is forgotten.
+
+    Raises:
+        Exception: whatever importing the module of a task raises.
+    """
+    if _last or not _file().exists():
+        return tuple(_last)
+    import cloudpickle
+
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())  # where a script's neighbours are
+    found: Iterable[luigi.Task] = cloudpickle.loads(_file().read_bytes())
+    return tuple(found)
+
+
+def _file() -> Path:
+    return config.data_dir() / "last_failure.pickle"

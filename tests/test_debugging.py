@@ -1,0 +1,197 @@
+"""Into the run of a task that failed: where it failed, on the same inputs, and nothing is published."""
+
+import io
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import luigi
+import pytest
+from engines import Engine, engines
+from executor_tasks import Piece, Speaking
+
+from superluigi import (
+    AtomicTaskWithMetadata,
+    LocalFileTarget,
+    TaskFailedError,
+    TaskTypeError,
+    TaskWithMetadata,
+    debug,
+    history,
+    run_task,
+)
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Let these lines be typed into the debugger."""
+    return lambda *lines: monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join([*lines, ""])))
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@engines("none", "forked", "spawn", "dask")
+def test_the_debugger_stands_at_the_users_line_with_the_same_inputs_wherever_it_failed(
+    engine: Engine, tmp_path: Path, typed: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(TaskFailedError):
+        engine.run(Speaking(folder=str(tmp_path)))
+    before = everything(tmp_path)
+    capsys.readouterr()
+
+    typed("p text", "up", "p input_path['numbers'].read_text(), input_path['numbers'].name", "p output_path.name", "q")
+    debug(last=True)
+
+    out = capsys.readouterr().out
+    assert "return int(text)  # the line that fails" in out
+    assert "'numbers'" in out
+    assert "('numbers', 'numbers.txt')" in out
+    assert "'spoken.txt'" in out
+    assert everything(tmp_path) == before
+
+
+def test_libraries_below_the_users_line_are_passed_over(
+    tmp_path: Path, typed: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Dedenting(AtomicTaskWithMetadata):
+        def output(self) -> LocalFileTarget:
+            return LocalFileTarget("dedented.txt")
+
+        def run(self, output_path: Path) -> None:
+            mine = 4711
+            textwrap.dedent(mine)  # type: ignore[arg-type]
+
+    typed("p mine", "q")
+    debug(Dedenting())
+
+    assert "(Pdb) 4711" in capsys.readouterr().out
+
+
+def test_step_stands_at_the_beginning_of_run(tmp_path: Path, typed: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    run_task(Piece(folder=str(tmp_path), name="numbers"))
+
+    typed("n", "n", "p input_path['numbers'].read_text()", "q")
+    debug(Speaking(folder=str(tmp_path)), step=True)
+
+    out = capsys.readouterr().out
+    assert "--Call--" in out
+    assert '-> print("printed to stdout")' in out
+    assert "(Pdb) 'numbers'" in out
+    assert not (tmp_path / "spoken.txt").exists()
+
+
+def test_a_task_that_ends_well_publishes_nothing_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_task(Piece(folder=str(tmp_path), name="numbers"))
+
+    debug(Speaking(folder=str(tmp_path), fails=False))
+
+    assert capsys.readouterr().out.rstrip().endswith("ended without an error, and nothing was published.")
+    assert not (tmp_path / "spoken.txt").exists()
+
+
+def test_a_task_that_writes_to_its_targets_itself_writes_elsewhere(tmp_path: Path) -> None:
+    class Own(TaskWithMetadata):
+        def output(self) -> LocalFileTarget:
+            return LocalFileTarget("own.txt")
+
+        def run(self, metadata: Any) -> None:
+            metadata["rows"] = 3
+            with self.output().tmp_write_path() as path:
+                path.write_text("own")
+
+    debug(Own())
+
+    assert not Path("own.txt").exists()
+    assert len(history(Own, "rows")) == 0
+
+
+def test_a_plain_luigi_task_can_be_entered_too(typed: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    class Plain(luigi.Task):
+        def run(self) -> None:
+            price = 3
+            raise ValueError(price)
+
+    typed("p price + 1", "q")
+    debug(Plain())
+
+    assert "(Pdb) 4" in capsys.readouterr().out
+
+
+def test_a_new_process_knows_what_failed_last_on_this_machine(tmp_path: Path, typed: Any) -> None:
+    (tmp_path / "their_tasks.py").write_text(
+        textwrap.dedent(
+            """
+            from superluigi import AtomicTaskWithMetadata, LocalFileTarget, Parameter, run_task
+
+            class Theirs(AtomicTaskWithMetadata):
+                name = Parameter()
+
+                def output(self):
+                    return LocalFileTarget("theirs.txt")
+
+                def run(self, output_path):
+                    word = self.name * 2
+                    raise ValueError(word)
+            """
+        )
+    )
+    (tmp_path / "script.py").write_text(
+        "from superluigi import run_task\n"
+        "from their_tasks import Theirs\n"
+        "run_task(Theirs(name='ab'), log_level='CRITICAL')\n"
+    )
+    failing = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, check=False)
+
+    entered = subprocess.run(
+        [sys.executable, "-c", "import superluigi; superluigi.debug(last=True)"],
+        input="p word\nq\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert "Theirs(name=ab): ValueError: abab" in failing.stderr
+    assert "(Pdb) 'abab'" in entered.stdout
+    assert entered.returncode == 0, entered.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"last": True}, "No task has failed"),
+        ({}, "Give a task, or last=True"),
+        ({"task": "Speaking"}, "Give a task, or last=True"),
+        ({"task": Speaking}, "Give a task, or last=True"),
+    ],
+    ids=["none failed", "nothing", "name", "class"],
+)
+def test_without_a_task_it_says_what_to_give(
+    arguments: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("superluigi.failures._last", [])
+
+    with pytest.raises(TaskTypeError, match=said):
+        debug(**arguments)
+
+
+def test_an_input_that_is_gone_is_told_at_once(tmp_path: Path, typed: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    typed("q")
+    debug(Speaking(folder=str(tmp_path)))
+
+    assert "numbers.txt does not exist" in capsys.readouterr().out
+
+
+def test_what_a_rehearsal_says_of_itself_reaches_no_record(tmp_path: Path) -> None:
+    run_task(Speaking(folder=str(tmp_path), fails=False))
+    before = json.loads((tmp_path / "spoken.txt.metadata.json").read_text())
+
+    debug(Speaking(folder=str(tmp_path), fails=False))
+
+    assert json.loads((tmp_path / "spoken.txt.metadata.json").read_text()) == before

@@ -1,0 +1,251 @@
+"""What a TaskFailedError tells of a task that failed: where in the user's code, on what, and where its log is."""
+
+import os
+import pickle
+import signal
+import sys
+import textwrap
+import types
+from pathlib import Path
+from typing import Any
+
+import luigi
+import pytest
+from edited_graphs import imported
+from engines import QUICK, Engine, all_engines, engines
+from executor_tasks import Speaking
+
+from superluigi import AtomicTaskWithMetadata, External, LocalFileTarget, TaskFailedError, run_task
+from superluigi.errors import Frame
+from superluigi.failures import failure_of
+
+
+class Hidden(luigi.Task):
+    secret = luigi.Parameter(default="secret", visibility=luigi.parameter.ParameterVisibility.PRIVATE)
+
+
+def failed(task: Any, **options: Any) -> TaskFailedError:
+    with pytest.raises(TaskFailedError) as caught:
+        run_task(task, **options)
+    return caught.value
+
+
+@all_engines
+def test_a_failure_tells_the_users_lines_and_inputs_wherever_it_happened(engine: Engine, tmp_path: Path) -> None:
+    with pytest.raises(TaskFailedError) as caught:
+        engine.run(Speaking(folder=str(tmp_path)))
+
+    (failure,) = caught.value.failures
+    assert [(Path(frame.path).name, frame.function, frame.source) for frame in failure.frames] == [
+        ("executor_tasks.py", "run", 'parse(input_path["numbers"].read_text())'),
+        ("executor_tasks.py", "parse", "return int(text)  # the line that fails"),
+    ]
+    assert [(given.role, Path(given.path).name) for given in failure.inputs] == [("numbers", "numbers.txt")]
+    assert str(failure.inputs[0].fingerprint).startswith("sha256:")
+    assert failure.host is None
+    assert Path(str(failure.log)).is_file()
+
+
+def test_the_message_holds_what_helps(tmp_path: Path) -> None:
+    error = failed(Speaking(folder=str(tmp_path)))
+
+    (failure,) = error.failures
+    file = failure.frames[0].path
+    assert str(error) == "\n".join(
+        [
+            "1 task failed:",
+            f"  Speaking(folder={tmp_path}, fails=True): ValueError: invalid literal for int() with base 10: 'numbers'",
+            f'      File "{file}", line {failure.frames[0].line}, in run',
+            '          parse(input_path["numbers"].read_text())',
+            f'      File "{file}", line {failure.frames[1].line}, in parse',
+            "          return int(text)  # the line that fails",
+            f"      input:  numbers = {tmp_path}/numbers.txt",
+            f"      log:    {failure.log}",
+            "superluigi.debug(last=True) runs the first of them again, on the same inputs and without publishing, and",
+            "stands in the debugger where it fails. run_task(..., raise_exception=True) lets the error itself out.",
+        ]
+    )
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+@engines("spawn", "dask")
+def test_the_source_of_a_class_that_travels_by_value_is_found_where_it_came_from(
+    engine: Engine, tmp_path: Path
+) -> None:
+    path = tmp_path / "as_in_a_notebook.py"
+    path.write_text(
+        textwrap.dedent(
+            """
+            from superluigi import AtomicTaskWithMetadata, LocalFileTarget
+
+            class Here(AtomicTaskWithMetadata):
+                def output(self):
+                    return LocalFileTarget("here.txt")
+
+                def run(self, output_path):
+                    divide(3)
+
+            def divide(number):
+                return number / 0
+            """
+        )
+    )
+
+    with pytest.raises(TaskFailedError) as caught:
+        engine.run(imported(path).Here())
+
+    (failure,) = caught.value.failures
+    assert list(failure.frames) == [
+        Frame(str(path), 9, "run", "divide(3)"),
+        Frame(str(path), 12, "divide", "return number / 0"),
+    ]
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_libraries_between_the_users_lines_are_left_out(num_workers: int, tmp_path: Path) -> None:
+    class Sorting(AtomicTaskWithMetadata):
+        def output(self) -> LocalFileTarget:
+            return LocalFileTarget("sorted.txt")
+
+        def run(self, output_path: Path) -> None:
+            textwrap.dedent(3)  # type: ignore[arg-type]
+
+    (failure,) = failed(Sorting(), num_workers=num_workers).failures
+
+    assert [frame.source for frame in failure.frames] == ["textwrap.dedent(3)  # type: ignore[arg-type]"]
+    assert "textwrap.py" in failure.traceback
+
+
+def test_of_an_error_that_was_raised_from_another_the_last_counts(tmp_path: Path) -> None:
+    class Chained(AtomicTaskWithMetadata):
+        def output(self) -> LocalFileTarget:
+            return LocalFileTarget("chained.txt")
+
+        def run(self, output_path: Path) -> None:
+            try:
+                {}["price"]
+            except KeyError as error:
+                raise LookupError(*error.args) from error
+
+    for num_workers in (1, 2):
+        (failure,) = failed(Chained(), num_workers=num_workers).failures
+
+        assert [frame.source for frame in failure.frames] == ["raise LookupError(*error.args) from error"]
+
+
+@pytest.mark.parametrize("code", [-signal.SIGSEGV, 3], ids=str)
+def test_a_process_that_dies_is_told_with_its_log(code: int, tmp_path: Path) -> None:
+    class Dying(AtomicTaskWithMetadata):
+        def output(self) -> LocalFileTarget:
+            return LocalFileTarget("dying.txt")
+
+        def run(self, output_path: Path) -> None:
+            print("my last words")
+            if code < 0:
+                os.kill(os.getpid(), -code)
+            os._exit(code)
+
+    (failure,) = failed(Dying(), num_workers=2, config=QUICK).failures
+
+    told = {-signal.SIGSEGV: "its process was killed by SIGSEGV", 3: "its process ended with the exit code 3, without"}
+    assert failure.reason.startswith(told[code])
+    assert "my last words" in Path(str(failure.log)).read_text()
+
+
+@pytest.mark.parametrize("broken", ["requires", "output", "complete"])
+def test_of_what_fails_before_it_runs_the_users_line_is_told(broken: str, tmp_path: Path) -> None:
+    def fail(self: Any) -> Any:
+        message = "not today"
+        raise ValueError(message)
+
+    members = {"output": lambda self: LocalFileTarget("never.txt"), broken: fail}
+    task_cls = types.new_class(
+        f"Broken{broken}", (AtomicTaskWithMetadata,), exec_body=lambda body: body.update(members)
+    )
+
+    (failure,) = failed(task_cls()).failures
+
+    assert failure.frames[-1].source == "raise ValueError(message)"
+    assert failure.inputs == ()
+
+
+def test_data_that_are_missing_are_told_without_a_way_into_a_debugger(tmp_path: Path) -> None:
+    error = failed(External("gone.csv"))
+
+    assert str(error) == "1 task failed:\n  External(path=gone.csv): is made elsewhere, and does not exist: gone.csv"
+
+
+def test_of_many_failures_each_is_named_and_the_first_are_told_in_full(tmp_path: Path) -> None:
+    tasks = [Speaking(folder=str(tmp_path / str(number))) for number in range(8)]
+    for number in range(8):
+        (tmp_path / str(number)).mkdir()
+
+    message = str(failed(tasks))
+
+    assert message.startswith("8 tasks failed:")
+    assert all(f"Speaking(folder={tmp_path / str(number)}, fails=True)" in message for number in range(8))
+    assert message.count("log:") == 5
+
+
+def test_a_long_reason_and_many_inputs_are_cut(tmp_path: Path) -> None:
+    class Wide(AtomicTaskWithMetadata):
+        def requires(self) -> Any:
+            return [External(f"{number}.csv") for number in range(9)]
+
+        def output(self) -> LocalFileTarget:
+            return LocalFileTarget("wide.txt")
+
+        def run(self, input_path: Any, output_path: Path) -> None:
+            raise ValueError("\n".join(f"line {number}" for number in range(100)))
+
+    for number in range(9):
+        Path(f"{number}.csv").touch()
+
+    lines = str(failed(Wide())).splitlines()
+
+    assert "      and 3 more" in [line.replace("              and", "      and") for line in lines]
+    assert sum(line.strip().startswith("line ") for line in lines) == 12
+    assert "      ..." in lines
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError("no"), "ValueError: no"),
+        (KeyError(), "KeyError"),
+        (None, "OSError: the last line"),
+    ],
+    ids=["message", "no-message", "text-alone"],
+)
+def test_the_reason_of_a_failure_is_its_exception_or_the_last_line(error: Exception | None, reason: str) -> None:
+    failure = failure_of(Hidden(), error, "Traceback:\n  line 1\nOSError: the last line\n")
+
+    assert (failure.task, failure.reason, failure.exception) == ("Hidden()", reason, error)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n", "Traceback (most recent call last):", 'File "", line x, in', "\0" * 9], ids=repr
+)
+def test_a_traceback_that_is_none_disturbs_nothing(text: str) -> None:
+    assert failure_of(Hidden(), None, text).frames == ()
+
+
+def test_an_installed_package_of_the_users_is_the_users_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "lib" / "site-packages" / "their_pipeline"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "tasks.py").write_text(
+        "from superluigi import *\n"
+        "class Installed(AtomicTaskWithMetadata):\n"
+        "    def output(self):\n"
+        "        return LocalFileTarget('installed.txt')\n"
+        "    def run(self, output_path):\n"
+        "        1 / 0\n"
+    )
+    monkeypatch.syspath_prepend(str(package.parent))
+    from their_pipeline.tasks import Installed  # type: ignore[import-not-found]
+
+    (failure,) = failed(Installed()).failures
+
+    assert [frame.source for frame in failure.frames] == ["1 / 0"]
+    del sys.modules["their_pipeline"], sys.modules["their_pipeline.tasks"]
