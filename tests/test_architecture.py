@@ -48,6 +48,7 @@ FREE_OF = [
     "moto",
     "matplotlib",
     "numpy",
+    "openlineage",
 ]
 
 
