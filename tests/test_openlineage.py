@@ -74,8 +74,9 @@ class Listener:
 
 @pytest.fixture
 def listener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Listener:
-    """The client's own configuration, with its transport that writes to a file."""
+    """The client's own configuration, with its transport that writes to a file; a busy machine has time for it."""
     path = tmp_path / "events.jsonl"
+    monkeypatch.setattr(openlineage, "_END_WAIT_S", 60)
     monkeypatch.setenv(
         "OPENLINEAGE__TRANSPORT", json.dumps({"type": "file", "log_file_path": str(path), "append": True})
     )
@@ -479,6 +480,7 @@ def test_a_receiver_gets_every_event_before_the_run_returns_and_the_environment_
 ) -> None:
     port, got = receiver
     monkeypatch.setenv("OPENLINEAGE_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setattr(openlineage, "_END_WAIT_S", 60)
     before = dict(os.environ)
     run_task(Total(folder=folder), num_workers=2)
 
