@@ -194,12 +194,13 @@ def _folder_of(task_cls: type[luigi.Task]) -> str:
 @functools.lru_cache(maxsize=64)
 def _git(folder: str, _run: str) -> dict[str, Any]:
     """Give the commit that the code is at and whether files differ from it; asked once per folder, run and process."""
-    commit = _ask_git(folder, "rev-parse", "HEAD")
-    status = _ask_git(folder, "status", "--porcelain", "--untracked-files=no") if commit else None
+    commit = ask_git(folder, "rev-parse", "HEAD")
+    status = ask_git(folder, "status", "--porcelain", "--untracked-files=no") if commit else None
     return {"git_commit": commit or None, "git_dirty": None if status is None else bool(status)}
 
 
-def _ask_git(folder: str, *words: str) -> str | None:
+def ask_git(folder: str, *words: str) -> str | None:
+    """Give what git answers in a folder; None if there is no git, no repository, or no answer."""
     try:
         done = subprocess.run(  # noqa: S603  (words of our own; the folder is one argument)
             ["git", "--no-optional-locks", "-C", folder, *words],  # noqa: S607  (the user's own git)

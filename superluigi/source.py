@@ -63,6 +63,17 @@ def _has_travelled(item: Any) -> bool:
     return any(function.__code__.co_filename == _DYNAMIC for function in functions)
 
 
+def source_of(task_cls: type) -> str | None:
+    """Give the source of a class as it was written; None if it is gone."""
+    if _has_travelled(task_cls):
+        return None
+    with _parsing:
+        try:
+            return textwrap.dedent(inspect.getsource(task_cls))
+        except (OSError, TypeError, SyntaxError, SystemError):
+            return None
+
+
 def _is_task(item: Any) -> bool:
     """Say whether it is a class of tasks: what is required is named, but counts by its data and not by its code."""
     return isinstance(item, type) and issubclass(item, luigi.Task)

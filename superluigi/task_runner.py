@@ -36,6 +36,7 @@ from superluigi.errors import (
 from superluigi.failures import remember
 from superluigi.forcing import TaskClasses, TaskNames, plan_forcing
 from superluigi.planning import Plan, make_plan
+from superluigi.running.openlineage import telling
 from superluigi.running.state import Run, keys_of
 from superluigi.running.worker import Factory, Worker
 from superluigi.storage import workplace
@@ -129,7 +130,8 @@ def run_task(
                 recover_abandoned()
                 try:
                     with provenance.run(run.run_id), memory.holding(run.memory), workplace.keeping_folders():
-                        _work(run, roots, executor, num_workers=num_workers, central_scheduler=central_scheduler)
+                        with telling(run.run_id, roots) as run.events:
+                            _work(run, roots, executor, num_workers=num_workers, central_scheduler=central_scheduler)
                         kept = memory.keep(run.memory, _keys(roots))
                 finally:
                     recover_abandoned()  # what processes left that were killed in the course of it

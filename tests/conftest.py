@@ -36,7 +36,7 @@ hypothesis.settings.load_profile("superluigi")
 
 pytest_plugins = ["engines"]
 
-_FOREIGN_SETTINGS = ("AWS_", "BOTO_", "LUIGI_", "SUPERLUIGI_")
+_FOREIGN_SETTINGS = ("AWS_", "BOTO_", "LUIGI_", "OPENLINEAGE_", "SUPERLUIGI_")
 _PROXIES = ("_PROXY", "_proxy")
 
 
@@ -44,9 +44,9 @@ _PROXIES = ("_PROXY", "_proxy")
 def local_data_dir(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home, a data directory and a working directory of the test's own, and no settings from outside.
 
-    Those of AWS, Luigi, Super Luigi and proxies are removed. Gives the data directory, which does not exist yet. It
-    is not inside `tmp_path`, so a test can say that its `tmp_path` holds this and nothing else. `tmp_path` is the
-    working directory.
+    Those of AWS, Luigi, OpenLineage, Super Luigi and proxies are removed. Gives the data directory, which does not
+    exist yet. It is not inside `tmp_path`, so a test can say that its `tmp_path` holds this and nothing else.
+    `tmp_path` is the working directory.
     """
     home = tmp_path_factory.mktemp("home")
     data_dir = home / "superluigi-data"

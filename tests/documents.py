@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 _TIMEOUT_S = 120
-_FOREIGN = ("AWS_", "BOTO_", "LUIGI_", "SUPERLUIGI_")  # settings that a reader does not have
+_FOREIGN = ("AWS_", "BOTO_", "LUIGI_", "OPENLINEAGE_", "SUPERLUIGI_")  # settings that a reader does not have
 
 
 def python_blocks(text: str) -> list[str]:

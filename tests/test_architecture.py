@@ -51,6 +51,7 @@ FREE_OF = [
     "moto",
     "matplotlib",
     "numpy",
+    "openlineage",
 ]
 
 

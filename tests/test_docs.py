@@ -8,8 +8,10 @@ from documents import ROOT, python_blocks, run_block, section
 
 DOCS = ROOT / "docs"
 SCALING = (DOCS / "scaling.md").read_text(encoding="utf-8")
+OPENLINEAGE = (DOCS / "openlineage.md").read_text(encoding="utf-8")
 HERE = [*python_blocks(section(SCALING, "A laptop")), *python_blocks(section(SCALING, "One big machine"))]
 ELSEWHERE = [block for block in python_blocks(SCALING) if block not in HERE]
+HERE += python_blocks(OPENLINEAGE)
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 
 # What a block prints, by what stands beside its print: what is said there has to be the last line.

@@ -716,8 +716,8 @@ def test_what_was_committed_or_edited_since_the_last_run_is_in_the_record(tmp_pa
         number = IntParameter()
 
     asked = []
-    ask_git = provenance._ask_git
-    monkeypatch.setattr(provenance, "_ask_git", lambda *words: asked.append(words) or ask_git(*words))
+    ask_git = provenance.ask_git
+    monkeypatch.setattr(provenance, "ask_git", lambda *words: asked.append(words) or ask_git(*words))
     monkeypatch.chdir(tmp_path)
     git(tmp_path, "init", "-q")
     found, expected = [], []

@@ -280,6 +280,7 @@ class TaskProcess(ContextManagedTaskProcess):
             except Exception as error:  # noqa: BLE001  (the task fails with it where it would have run)
                 self._obstacle, whose = error, Turn.OURS
             if whose is Turn.OURS:
+                self.of_run.events.start(self.task)
                 super().run()
             else:
                 status = DONE if whose is Turn.MADE else PENDING

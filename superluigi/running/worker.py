@@ -27,7 +27,7 @@ from luigi.worker import TaskStatusReporter, TracebackWrapper, _get_retry_policy
 from superluigi import dag, identity, task_log
 from superluigi.errors import CycleError, TaskFailedError, TaskTypeError
 from superluigi.execution import prepare_to_fork
-from superluigi.failures import Circumstances
+from superluigi.failures import Circumstances, failure_of
 from superluigi.outlook import Outlook
 from superluigi.running.cleanup import Cleanup
 from superluigi.running.single_flight import Turn, lease_of, pause_s
@@ -307,8 +307,14 @@ class Worker(luigi.worker.Worker):
             status = DONE if whose is Turn.MADE else PENDING
             self._results.take(process, Report((task_id, status, "", [], []), turn=whose))
             return
+        if task_id not in self._running_tasks and not self._run_here(task):
+            self._run.events.hand_out(task, will_run=not self._run.is_decided_late(task))
         if self._pool is None or self._run_here(task) or task_id in self._running_tasks:
-            super()._run_task(task_id)
+            try:
+                super()._run_task(task_id)
+            except Exception as error:  # with `raise_exception`, the user's own, and no report will be looked at
+                self._run.events.fail(task, failure_of(task, error, traceback.format_exc()))
+                raise
             return
         process = self._create_task_process(task)
         assert isinstance(process, PooledTask)
@@ -352,12 +358,17 @@ class Worker(luigi.worker.Worker):
         self._run.memory.arrive(report.values)
         if report.turn is Turn.MADE:
             self._run.found_made.add(task)
+            self._run.events.drop(task)
+        elif new_deps:
+            self._run.events.wait(task)
         if status == DONE:
             self._run.record_success(task)
+            self._run.events.complete(task, self._run.yielded.get(task, ()))
             self._cleanup.succeeded(task)
         elif status == FAILED and not new_deps:
             where = report.circumstances or self._circumstances_of(task)
             self._run.record_failure(task, report.error, report.text or str(expl), where)
+            self._run.events.fail(task, self._run.failures[task])
             if self._run.raise_exception and isinstance(process, PooledTask) and not missing:
                 self._raise(task, report)
         return task_id, status, expl, missing, new_deps
