@@ -16,13 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def code(shell: str) -> str:
-    """Give what a shell has to read so that it completes."""
-    from argcomplete.shell_integration import shellcode
-
-    return shellcode(["superluigi"], shell=shell).strip("\n")
-
-
 def complete() -> None:
     """Answer the shell that asks (it has set _ARGCOMPLETE), and end the process."""
     import argcomplete
@@ -62,7 +55,7 @@ def parser_for(words: list[str]) -> argparse.ArgumentParser:
 
 
 def _module_in(words: list[str]) -> str | None:
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words[1:], ""], strict=False):
         if word == "--module":
             return following or None
         if word.startswith("--module="):

@@ -95,7 +95,7 @@ def _load_name(module: str, asked_for: str | None = None) -> ModuleType:
             f"{asked}there is no module {missing}{inside}.{nearest(missing, known)} Say pkg.module.Task, from the "
             "folder in which pkg lies, or path/to/file.py:Task."
         ) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(module, error) from error
 
 

@@ -168,6 +168,6 @@ def completion_options(parser: Parser) -> None:
 
 
 def completion(options: argparse.Namespace) -> Answer:
-    from superluigi.cli import completion
+    from argcomplete.shell_integration import shellcode
 
-    return Answer(completion.code(options.shell))
+    return Answer(shellcode(["superluigi"], shell=options.shell).strip("\n"))

@@ -76,16 +76,26 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
 
-def unknown_words(words: Sequence[str], known: Sequence[str], whose: str, program: str) -> UsageError:
-    """Give the error for words that nobody knows; each flag among them is named."""
+def unknown_words(
+    words: Sequence[str], known: Sequence[str], whose: str, program: str, others: Sequence[str] = ()
+) -> UsageError:
+    """Give the error for words that nobody knows; each flag among them is named. `others` are known less well."""
     flags = [word.partition("=")[0] for word in words if word.startswith("-") and len(word) > 1]
     if not flags:
         return UsageError(
             f"{listed([repr(word) for word in words])} stands alone: a value follows the name of its parameter, "
             f"--name value. See {program} --help."
         )
-    told = [f"{flag} is no option {whose}.{nearest(flag, [name for name in known if name != '-h'])}" for flag in flags]
+    told = []
+    for flag in flags:
+        meant = nearest(flag, _offered(known)) or nearest(flag, _offered(others))
+        told.append(f"{flag} is no option {whose}.{meant}")
     return UsageError("\n".join([*told, f"See {program} --help."]))
+
+
+def _offered(flags: Sequence[str]) -> list[str]:
+    """Give the flags that are worth naming: each parameter once."""
+    return [flag for flag in flags if flag != "-h" and not ("_" in flag and flag.replace("_", "-") in flags)]
 
 
 # Parameters
@@ -131,8 +141,7 @@ class TaskParser:
             _, unknown = others.parse_known_args(unknown, options)
             if unknown:
                 whose = f"of {self._prog}, and no parameter of {self._family}"
-                known = [*self.parser.flags(), *others.flags()]
-                raise unknown_words(unknown, known, whose, self._prog)
+                raise unknown_words(unknown, self.parser.flags(), whose, self._prog, others.flags())
         return self._values(options)
 
     def help(self, *, in_full: bool = False) -> str:

@@ -13,7 +13,9 @@ from pathlib import Path
 
 _TASK_BASES = ("Task", "WithMetadata", "WithCleanup", "External")
 _TASK_METHODS = frozenset({"run", "output", "requires"})
+_OWN_PACKAGES = ("luigi", "superluigi")
 _MAX_BYTES = 2_000_000
+_MAX_FILES = 100  # that are read for one answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,19 +27,19 @@ class ReadTask:
 
 
 def tasks_in(file: Path) -> dict[str, ReadTask]:
-    """Give the tasks that a file defines, by name; none if it cannot be read."""
-    return _tasks_in(file, frozenset())
+    """Give the tasks that a file defines, by name; none if it cannot be read. Reads what it imports from, each once."""
+    return _tasks_in(file.absolute(), {})
 
 
-def _tasks_in(file: Path, being_read: frozenset[Path]) -> dict[str, ReadTask]:
+def _tasks_in(file: Path, read: dict[Path, dict[str, ReadTask]]) -> dict[str, ReadTask]:
+    if file in read or len(read) >= _MAX_FILES:
+        return read.get(file, {})
+    found = read[file] = {}  # before it is filled: files may import from each other
     try:
-        if file.stat().st_size > _MAX_BYTES:
-            return {}
-        tree = ast.parse(file.read_bytes())
+        tree = ast.parse(file.read_bytes()) if file.stat().st_size <= _MAX_BYTES else ast.Module([], [])
     except (OSError, SyntaxError, ValueError, RecursionError):
-        return {}
-    known = _imported(tree, file, being_read | {file})
-    found: dict[str, ReadTask] = {}
+        return found
+    known = _imported(tree, file, read)
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             bases = [ast.unparse(base).rpartition(".")[2] for base in node.bases]
@@ -69,19 +71,18 @@ def _parameters(node: ast.ClassDef) -> dict[str, str]:
     return found
 
 
-def _imported(tree: ast.Module, file: Path, being_read: frozenset[Path]) -> dict[str, ReadTask]:
+def _imported(tree: ast.Module, file: Path, read: dict[Path, dict[str, ReadTask]]) -> dict[str, ReadTask]:
     """Give the tasks that a file imports from files of the user's."""
     found: dict[str, ReadTask] = {}
     for node in tree.body:
-        if isinstance(node, ast.ImportFrom):
-            base: Path | None = file.parent
-            for _ in range(node.level - 1):
-                base = base.parent if base else None
-            places = [base] if node.level and base else [Path(place) for place in places_of_modules()]
-            source = file_of(node.module or "", places) if node.module else None
-            if source is not None and source not in being_read:
-                tasks = _tasks_in(source, being_read)
-                found |= {alias.asname or alias.name: tasks[alias.name] for alias in node.names if alias.name in tasks}
+        if not isinstance(node, ast.ImportFrom) or not node.module or node.module.split(".")[0] in _OWN_PACKAGES:
+            continue
+        places = None
+        if node.level:
+            places = [file.parents[min(node.level, len(file.parents)) - 1]]
+        source = file_of(node.module, places)
+        tasks = {} if source is None else _tasks_in(source, read)
+        found |= {alias.asname or alias.name: tasks[alias.name] for alias in node.names if alias.name in tasks}
     return found
 
 
@@ -96,7 +97,7 @@ def file_of(module: str, places: list[Path] | None = None) -> Path | None:
         stem = place.joinpath(*module.split("."))
         for file in (stem.with_name(f"{stem.name}.py"), stem / "__init__.py"):
             if file.is_file():
-                return file.resolve()
+                return file.absolute()
     return None
 
 

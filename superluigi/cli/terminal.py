@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import sys
+import sysconfig
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -256,7 +257,8 @@ def post_mortem(error: BaseException) -> None:
     while step is not None:
         frames.append(step.tb_frame.f_code.co_filename)
         step = step.tb_next
-    users = [place for place, name in enumerate(frames) if _is_users(name) and "site-packages" not in name]
+    of_others = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")})
+    users = [place for place, name in enumerate(frames) if _is_users(name) and not name.startswith(of_others)]
     name = os.environ.get("PYTHONBREAKPOINT", "").rpartition(".")[0] or "pdb"
     debugger = importlib.import_module(name)
     if name != "pdb" and hasattr(debugger, "post_mortem"):
