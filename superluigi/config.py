@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from configparser import ConfigParser, Interpolation
 from contextvars import ContextVar
 from datetime import timedelta
@@ -35,13 +35,20 @@ _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "
 
 
 def _text(key: str, default: str) -> str:
+    found, _ = origin(key)
+    return default if found is None else found
+
+
+def origin(key: str) -> tuple[str | None, str]:
+    """Give the text of a setting and where it comes from; None, and `the default`, if nobody has set it."""
     explicit = of_this_call().get(SECTION, {}).get(key)
     if explicit is not None:
-        return explicit
+        return explicit, "this call"
     from_environment = os.environ.get(f"SUPERLUIGI_{key.upper()}")
     if from_environment is not None:
-        return from_environment
-    return str(luigi.configuration.get_config().get(SECTION, key, default))
+        return from_environment, f"SUPERLUIGI_{key.upper()}"
+    configured = luigi.configuration.get_config().get(SECTION, key, None)
+    return (None, "the default") if configured is None else (str(configured), "Luigi's configuration")
 
 
 def data_dir() -> Path:
@@ -100,6 +107,23 @@ def lease_s() -> int:
 def logs_max_bytes() -> int:
     """How much the logs of the tasks of all runs may take (`logs_max_bytes`, default 100 MiB)."""
     return _whole_number("logs_max_bytes", 100 << 20)
+
+
+def readers() -> dict[str, Callable[[], Any]]:
+    """Give by the key of every setting the function that reads it, which raises ConfigError if it cannot be used."""
+    return {
+        "local_data_dir": data_dir,
+        "cache_max_bytes": cache_max_bytes,
+        "cache_min_free_bytes": cache_min_free_bytes,
+        "input_mode": is_linking,
+        "max_concurrency": max_concurrency,
+        "scheduler_url": scheduler_url,
+        "rerun_stale": reruns_stale,
+        "single_flight": is_single_flight,
+        "lease_s": lease_s,
+        "durable": is_durable,
+        "logs_max_bytes": logs_max_bytes,
+    }
 
 
 def _choice(key: str, default: str, choices: tuple[str, ...]) -> str:

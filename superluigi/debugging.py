@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import bdb
 import contextlib
+import importlib
+import os
 import pdb  # noqa: T100  (it is what this is for)
 import sys
 from typing import TYPE_CHECKING, Any
@@ -29,7 +31,7 @@ def debug(task: luigi.Task | None = None, *, last: bool = False, step: bool = Fa
     Give a task, or `last=True` for the first of those that failed in the last run: of this process, or, in a new one,
     of this machine. It does not matter whether it failed here, in a forked process or on another machine, as long as
     its inputs can be reached. With `step` the debugger stands at the beginning of `run` instead. It is that of IPython
-    where there is one, else `pdb`.
+    where there is one, else `pdb`, or what `PYTHONBREAKPOINT` names.
 
     Nothing is published: outputs that are files or folders are written to a scratch folder, also by tasks that open
     `self.output()` themselves. A target without a path is the real one, and so are the outputs of a plain `luigi.Task`.
@@ -39,18 +41,18 @@ def debug(task: luigi.Task | None = None, *, last: bool = False, step: bool = Fa
         TargetNotFoundError: an input, or a task that `run` yields, is not there.
     """
     chosen = _chosen(task, last=last)
-    debugger = _debugger()
     entered: list[BaseException] = []
 
     def enter(error: BaseException) -> None:
         if error not in entered:
             entered.append(error)
-            _interact(debugger, chosen, error)
+            print(f"{type(error).__name__}: {error}")
+            post_mortem(error, chosen)
 
     print(f"{public_name(chosen)}: runs again; nothing will be published.")
     with rehearsed(chosen, needs_all=False), examined(enter):
         try:
-            with _stopping_in(chosen, debugger) if step else contextlib.nullcontext():
+            with _stopping_in(chosen, _debugger()) if step else contextlib.nullcontext():
                 run_alone(chosen)
         except bdb.BdbQuit:  # the user has left the debugger in the midst of the run
             return
@@ -60,13 +62,20 @@ def debug(task: luigi.Task | None = None, *, last: bool = False, step: bool = Fa
             print(f"{public_name(chosen)}: ended without an error, and nothing was published.")
 
 
-def _interact(debugger: Any, task: luigi.Task, error: BaseException) -> None:
-    """Stand in the debugger at the innermost line of the user's own that an error went through."""
+def post_mortem(error: BaseException, task: luigi.Task) -> None:
+    """Stand in the debugger at the innermost line of the user's own that an error of a task went through.
+
+    `PYTHONBREAKPOINT`, which says what `breakpoint()` calls, may name another: a module with a `post_mortem`.
+    """
     if isinstance(error, bdb.BdbQuit):
         return
-    print(f"{type(error).__name__}: {error}")
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, error.__traceback__
     trace = failures.from_the_user(error.__traceback__)
+    chosen = os.environ.get("PYTHONBREAKPOINT", "").rpartition(".")[0]
+    if chosen and hasattr(module := importlib.import_module(chosen), "post_mortem"):
+        module.post_mortem(trace)
+        return
+    debugger = _debugger()
     if below := failures.frames_below_the_user(task, trace):
         debugger.cmdqueue.append(f"up {below}")
     debugger.reset()

@@ -170,24 +170,14 @@ def _row(planned: Planned) -> tuple[str, ...]:
         planned.verdict.value,
         visuals.clean(public_name(planned.task)),
         "" if planned.expected_s is None else f"{planned.expected_s:.1f} s",
-        _bytes(planned.expected_bytes),
-        _bytes(planned.download_bytes or None),
+        visuals.size(planned.expected_bytes),
+        visuals.size(planned.download_bytes or None),
         visuals.clean(_joined(planned)),
     )
 
 
 def _joined(planned: Planned) -> str:
     return "; ".join(map(str, planned.reasons))
-
-
-def _bytes(size: int | None) -> str:
-    if size is None:
-        return ""
-    number, units = float(size), ["B", "kB", "MB", "GB"]
-    while number >= 1000 and len(units) > 1:
-        number /= 1000
-        del units[0]
-    return f"{number:.0f} {units[0]}" if units[0] == "B" else f"{number:.1f} {units[0]}"
 
 
 def make_plan(

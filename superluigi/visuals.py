@@ -175,6 +175,17 @@ def clean(label: str) -> str:
     return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], written)
 
 
+def size(size_bytes: int | None) -> str:
+    """Give a size to read, in units of a thousand; nothing for None."""
+    if size_bytes is None:
+        return ""
+    number, units = float(size_bytes), ["B", "kB", "MB", "GB"]
+    while number >= 1000 and len(units) > 1:
+        number /= 1000
+        del units[0]
+    return f"{number:.0f} {units[0]}" if units[0] == "B" else f"{number:.1f} {units[0]}"
+
+
 # Mermaid and DOT
 
 

@@ -37,7 +37,8 @@ LAYERS = [
     ["explaining"],
     ["running"],
     ["task_runner"],
-    ["testing", "cli", "__main__"],
+    ["testing", "cli"],
+    ["__main__"],
 ]
 FREE_OF = [
     "boto3",

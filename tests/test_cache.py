@@ -465,3 +465,74 @@ def test_a_copy_on_another_file_system_than_the_staging_is_whole(s3: S3, tmp_pat
 
     assert content == b"new"
     assert log.of("GET", "a.csv") == []
+
+
+# What the user asks of it
+
+
+def filled(root: Path, *sizes: int) -> list[CacheEntry]:
+    """Entries of these sizes, the first one the least recently used."""
+    entries = [CacheEntry(root, "host", "bucket", "S3ObjectStore", f"{number}.csv") for number in range(len(sizes))]
+    for number, (entry, size_bytes) in enumerate(zip(entries, sizes, strict=True)):
+        with entry.reading("1", size_bytes, fetching(b"x" * size_bytes)):
+            pass
+        os.utime(entry.folder / "entry.json", (number, number))
+    return entries
+
+
+def test_usage_tells_what_lies_there_and_touches_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "not" / "there"
+    before = cache.usage(root)
+    filled(tmp_path / "cache", 3, 5)
+
+    after = cache.usage(tmp_path / "cache")
+
+    assert (before.copies, before.size_bytes, root.parent.exists()) == (0, 0, False)
+    assert (after.copies, after.size_bytes, after.max_bytes) == (2, 8, 50 << 30)
+    assert after.disk_free_bytes > 0
+
+
+def test_pruning_removes_the_least_recently_used_until_it_is_small_enough(tmp_path: Path) -> None:
+    entries = filled(tmp_path, 4, 3, 2)
+
+    removal = cache.prune(tmp_path, 5)
+
+    assert (removal.copies, removal.size_bytes, removal.kept_bytes, removal.in_use) == (1, 4, 5, 0)
+    assert [entry.is_fresh("1") for entry in entries] == [False, True, True]
+    assert cache.prune(tmp_path, 5).copies == 0
+
+
+def test_clearing_removes_all_but_what_is_in_use(tmp_path: Path) -> None:
+    first, second = filled(tmp_path, 4, 3)
+
+    with first.reading("1", 4, fetching(b"")):
+        removal = cache.clear(tmp_path)
+        assert first.is_fresh("1")
+
+    assert (removal.copies, removal.size_bytes, removal.kept_bytes, removal.in_use) == (1, 3, 4, 1)
+    assert not second.folder.exists()
+    assert cache.clear(tmp_path).kept_bytes == 0
+    assert cache.usage(tmp_path).copies == 0
+
+
+def test_clearing_takes_what_a_crash_has_left_half_made(tmp_path: Path) -> None:
+    (entry,) = filled(tmp_path, 4)
+    (entry.folder / "entry.json").unlink()
+
+    assert cache.clear(tmp_path).copies == 1
+    assert not entry.folder.exists()
+
+
+def test_a_cache_that_is_not_there_is_cleared_without_making_it(tmp_path: Path) -> None:
+    assert cache.clear(tmp_path / "none") == cache.Removal(0, 0, 0, 0)
+    assert not (tmp_path / "none").exists()
+
+
+def test_after_clearing_it_is_known_how_much_lies_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path, 4, 3)
+    cache.clear(tmp_path)
+    monkeypatch.setenv("SUPERLUIGI_CACHE_MAX_BYTES", "7")
+    (entry,) = filled(tmp_path, 6)
+
+    assert entry.is_fresh("1")
+    assert json.loads((tmp_path / "usage.json").read_text()) == {"bytes": 6}

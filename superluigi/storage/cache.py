@@ -178,6 +178,71 @@ def give_up_all(root: Path) -> None:
         _evict(root, 0, shutil.disk_usage(root).total)
 
 
+# What the user asks of it
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What lies in a cache, and what may."""
+
+    root: Path
+    copies: int
+    size_bytes: int
+    max_bytes: int
+    min_free_bytes: int
+    disk_free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What was removed from a cache, what is left of it, and how many copies stayed because somebody used them."""
+
+    copies: int
+    size_bytes: int
+    kept_bytes: int
+    in_use: int
+
+
+def usage(root: Path) -> Usage:
+    """Give what lies in a cache. Reads one small file a copy; touches nothing, also where there is no cache yet."""
+    sizes = [size_bytes for _, _, size_bytes in _entries(root)]
+    place = next(folder for folder in (root, *root.parents) if folder.exists())
+    disk = shutil.disk_usage(place)
+    reserve = min(config.cache_min_free_bytes(), disk.total // 20)
+    return Usage(root, len(sizes), sum(sizes), config.cache_max_bytes(), reserve, disk.free)
+
+
+def clear(root: Path) -> Removal:
+    """Remove every copy that no process is using. Safe beside runs: what they need they fetch again."""
+    return _remove(root, None)
+
+
+def prune(root: Path, max_bytes: int) -> Removal:
+    """Remove the least recently used copies, and none in use, until no more than so many bytes are left."""
+    return _remove(root, max_bytes)
+
+
+def _remove(root: Path, max_bytes: int | None) -> Removal:
+    if not root.is_dir():
+        return Removal(0, 0, 0, 0)
+    with processes.file_lock(root / "usage.lock"):
+        entries = _entries(root)
+        kept = sum(size_bytes for _, _, size_bytes in entries)
+        copies = removed = in_use = 0
+        for _, folder, size_bytes in entries:
+            if max_bytes is not None and kept <= max_bytes:
+                break
+            try:
+                with processes.lock(str(folder), wait=False):
+                    files.discard(folder)
+            except BlockingIOError:
+                in_use += 1
+                continue
+            copies, removed, kept = copies + 1, removed + size_bytes, kept - size_bytes
+        (root / _USAGE_NAME).write_text(json.dumps({"bytes": kept}), encoding="utf-8")
+    return Removal(copies, removed, kept, in_use)
+
+
 def _has_room(root: Path, size_bytes: int) -> bool:
     disk = shutil.disk_usage(root)
     reserve = min(config.cache_min_free_bytes(), disk.total // 20)

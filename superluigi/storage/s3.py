@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sts import STSClient
 
     from superluigi.storage.existence import Page
 
@@ -38,6 +39,7 @@ PART_BYTES = 8 << 20
 DIGEST_HEADER = "superluigi-digest"
 _MAX_TRIES = 5
 _HASTY_TRIES = 2
+_HASTY_S = 3
 _CONNECT_TIMEOUT_S = 10
 _READ_TIMEOUT_S = 30
 _KEYS_PER_DELETE = 1000
@@ -157,6 +159,24 @@ class Bucket:
         """Give the host that serves the bucket, `aws` for Amazon's own; copies of two endpoints must not mix."""
         host = self.client().meta.endpoint_url.rstrip("/").partition("://")[2]
         return "aws" if host.endswith((".amazonaws.com", ".amazonaws.com.cn")) else host
+
+    def sts_client(self) -> STSClient:
+        """Give a client that asks who the credentials are; it tries once, and waits some seconds at most."""
+        from botocore.config import Config
+
+        region = self.client().meta.region_name or "us-east-1"
+        options = {name: value for name, value in self.client_options.items() if name in _CREDENTIALS}
+        hasty = Config(connect_timeout=_HASTY_S, read_timeout=_HASTY_S, retries={"total_max_attempts": 1})
+        with self.translated("CreateClient", ""):
+            session = _sessions[self._settings()]
+            client: STSClient = session.client("sts", region_name=region, config=hasty, **options)
+        return client
+
+    def credentials(self) -> Any:
+        """Give what boto3's chain has found, with `method` saying where; None if there are none. Never log it."""
+        with self.translated("GetCredentials", ""):
+            self.client()
+            return _sessions[self._settings()].get_credentials()
 
     # One object
 

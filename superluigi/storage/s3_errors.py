@@ -76,7 +76,10 @@ def translation(error: Exception, operation: str, address: str, max_tries: int) 
         request_id = metadata.get("RequestId") or metadata.get("HTTPHeaders", {}).get("x-amz-request-id")
         facts = {"request_id": request_id, "tries": metadata.get("RetryAttempts", 0) + 1}
         if code in {"404", "NoSuchKey", "NotFound"}:
-            if operation == "HeadObject":  # a HEAD has no body: only a missing bucket lets it come this far
+            if operation in {
+                "HeadObject",
+                "HeadBucket",
+            }:  # it has no body; only a missing bucket comes this far
                 return BucketNotFoundError(operation, address, "there is no such bucket", _NAME_BUCKET, **facts)
             return TargetNotFoundError.at(address)
         told = cause.response.get("Error", {}).get("Message") or code  # type: ignore[attr-defined]
