@@ -46,6 +46,9 @@ def leaves(value: Any) -> Iterator[tuple[Role, Any]]:
 
     A lone value has the role `()`. The members of a set have no position and share the role None.
     """
+    if isinstance(value, luigi.Target | luigi.Task):  # what most tasks give: asked ten thousand times, it counts
+        yield (), value
+        return
     pending: list[tuple[Role, Any]] = [((), value)]
     while pending:
         role, item = pending.pop()
@@ -145,8 +148,30 @@ def is_known_complete(task: luigi.Task) -> bool:
     return is_ours(task) and bool(remembered(task).get("is_complete"))
 
 
+_outputs: ContextVar[dict[int, tuple[luigi.Task, Any]] | None] = ContextVar("superluigi_outputs", default=None)
+
+
+@contextlib.contextmanager
+def outputs_held() -> Iterator[None]:
+    """Ask each task but once for its outputs until the block ends: while nothing runs, they do not change."""
+    token = _outputs.set({})
+    try:
+        yield
+    finally:
+        _outputs.reset(token)
+
+
 def output(task: luigi.Task) -> Any:
-    """Give what `output()` gives; it is settled, and remembered, while the task is known to be complete."""
+    """Give what `output()` gives.
+
+    It is settled, and remembered, while the task is known to be complete, and within `outputs_held`.
+    """
+    held = _outputs.get()
+    if held is not None:
+        known = held.get(id(task))
+        if known is None:
+            known = held[id(task)] = task, task.output()  # with the task, as an id is free again when its bearer is gone
+        return known[1]
     if not is_known_complete(task):
         return task.output()
     facts = remembered(task)
@@ -207,13 +232,14 @@ def check_is_task(required: object, by: luigi.Task | None = None) -> None:
     Raises:
         TaskTypeError: it is not.
     """
+    if isinstance(required, luigi.Task):
+        return
     of = "" if by is None else f"{by}: "
     if isinstance(required, luigi.Target):
         message = f"{of}requires() gives the target {required!r}. Wrap it: External(path), or a task that makes it."
         raise TaskTypeError(message)
-    if not isinstance(required, luigi.Task):
-        message = f"{of}requires() gives {required!r}, a {type(required).__name__}. Give tasks, alone or nested."
-        raise TaskTypeError(message)
+    message = f"{of}requires() gives {required!r}, a {type(required).__name__}. Give tasks, alone or nested."
+    raise TaskTypeError(message)
 
 
 def upstream_of(task: luigi.Task) -> list[luigi.Task]:

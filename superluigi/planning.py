@@ -212,7 +212,8 @@ def make_plan(
     """
     planner = _Planner(roots, forcing, rerun_stale=rerun_stale, known=known)
     try:
-        return planner.plan(with_cost=with_cost)
+        with dag.outputs_held():
+            return planner.plan(with_cost=with_cost)
     except (ConfigError, CycleError, TaskTypeError):
         raise
     except Exception as error:
