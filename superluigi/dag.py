@@ -148,7 +148,9 @@ def is_known_complete(task: luigi.Task) -> bool:
     return is_ours(task) and bool(remembered(task).get("is_complete"))
 
 
-_outputs: ContextVar[dict[int, tuple[luigi.Task, Any]] | None] = ContextVar("superluigi_outputs", default=None)
+# By the id of a task: the task itself, as an id is free again when its bearer is gone, its outputs, and their leaves.
+_outputs: ContextVar[dict[int, tuple[luigi.Task, Any, list[Any]]] | None]
+_outputs = ContextVar("superluigi_outputs", default=None)
 
 
 @contextlib.contextmanager
@@ -168,16 +170,31 @@ def output(task: luigi.Task) -> Any:
     """
     held = _outputs.get()
     if held is not None:
-        known = held.get(id(task))
-        if known is None:
-            known = held[id(task)] = task, task.output()  # with the task, as an id is free again when its bearer is gone
-        return known[1]
+        return _held(held, task)[1]
     if not is_known_complete(task):
         return task.output()
     facts = remembered(task)
     if "output" not in facts:
         facts["output"] = task.output()
     return facts["output"]
+
+
+def targets(task: luigi.Task) -> list[Any]:
+    """Give the leaves of what `output` gives."""
+    held = _outputs.get()
+    if held is not None:
+        return _held(held, task)[2]
+    return [target for _, target in leaves(output(task))]
+
+
+def _held(
+    held: dict[int, tuple[luigi.Task, Any, list[Any]]], task: luigi.Task
+) -> tuple[luigi.Task, Any, list[Any]]:
+    known = held.get(id(task))
+    if known is None:
+        nested = task.output()
+        known = held[id(task)] = task, nested, [target for _, target in leaves(nested)]
+    return known
 
 
 # The graph of tasks
