@@ -20,7 +20,7 @@ import re
 import signal
 import time
 import urllib.request
-from email.utils import formatdate
+from email.utils import formatdate, parsedate_to_datetime
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.sax.saxutils import escape
 
@@ -191,6 +191,11 @@ def operation_of(method, target):
     return {"HEAD": "Head", "GET": "Get", "PUT": "Put", "DELETE": "Delete"}.get(method, method)
 
 
+def iso(date):
+    """Give the time of a header as listings write it."""
+    return parsedate_to_datetime(date).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+
+
 class Store:
     """Buckets and objects of the bare server."""
 
@@ -302,7 +307,7 @@ class BareS3(HttpRequests):
         is_truncated = start + count < len(keys) and len(page) == count and keys[start + count].startswith(prefix)
         encoded = quote if self.query.get("encoding-type") == "url" else escape
         body = "".join(
-            f"<Contents><Key>{encoded(key)}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
+            f"<Contents><Key>{encoded(key)}</Key><LastModified>{iso(objects[key][4])}</LastModified>"
             f"<ETag>&quot;{objects[key][2]}&quot;</ETag><Size>{objects[key][1]}</Size>"
             "<StorageClass>STANDARD</StorageClass></Contents>"
             for key in page

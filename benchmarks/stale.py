@@ -274,7 +274,15 @@ def measure_lineage(arguments, folder):
         found = lineage(task.output())
         seconds = time.perf_counter() - start
         assert len(found.nodes) == arguments.size // length * length + 1
-        row(("local", f"x {length}"), len(found.nodes) - 1, "lineage() of one that is made of all", seconds, "", "", None)
+        row(
+            ("local", f"x {length}"),
+            len(found.nodes) - 1,
+            "lineage() of one that is made of all",
+            seconds,
+            "",
+            "",
+            None,
+        )
 
 
 def main():

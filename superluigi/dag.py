@@ -187,9 +187,7 @@ def targets(task: luigi.Task) -> list[Any]:
     return [target for _, target in leaves(output(task))]
 
 
-def _held(
-    held: dict[int, tuple[luigi.Task, Any, list[Any]]], task: luigi.Task
-) -> tuple[luigi.Task, Any, list[Any]]:
+def _held(held: dict[int, tuple[luigi.Task, Any, list[Any]]], task: luigi.Task) -> tuple[luigi.Task, Any, list[Any]]:
     known = held.get(id(task))
     if known is None:
         nested = task.output()

@@ -227,7 +227,7 @@ def make_plan(
 
 @contextlib.contextmanager
 def _without_collecting() -> Iterator[None]:
-    """Let Python not look for garbage: all that is found stays, and looking through it again and again takes a fifth."""
+    """Let Python not look for garbage: what is found stays, and to look through it again and again takes a fifth."""
     is_enabled = gc.isenabled()
     gc.disable()
     try:

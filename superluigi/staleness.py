@@ -19,6 +19,7 @@ from superluigi import config, dag, identity, provenance
 from superluigi.execution import bearer_of, own_target
 from superluigi.records import Found, State
 from superluigi.storage.concurrency import run_all
+from superluigi.targets.looking import look_together
 from superluigi.targets.memory import PathlessTarget
 from superluigi.targets.metadata import REMOVED, Metadata, plain
 from superluigi.targets.s3 import is_remote
@@ -115,17 +116,10 @@ class Sight:
         self._stored: dict[str, Metadata | None] = {}
 
     def look_ahead(self, targets: Iterable[Target]) -> None:
-        """Look at many targets in S3 together, so many at a time as `max_concurrency` says."""
-        remote = {str(target): target for target in targets if is_remote(target) and str(target) not in self._seen}
-
-        def look(name: str, target: Target) -> None:
-            try:
-                self._seen[name] = target.store.look()
-            except Exception as error:  # noqa: BLE001  (it is raised where the target is asked about)
-                self._seen[name] = error
-
-        calls = [partial(look, name, target) for name, target in remote.items()]
-        run_all(calls, max_concurrency=config.max_concurrency())
+        """Look at many targets in S3 together, see `look_together`."""
+        self._seen.update(
+            look_together(target for target in targets if is_remote(target) and str(target) not in self._seen)
+        )
 
     def at(self, target: Target) -> Seen:
         """Give what is at a target. Raises whatever looking at it raises."""

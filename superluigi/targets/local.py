@@ -199,15 +199,16 @@ class LocalStore:
         if record is None or ("superseded" in record and "output" not in record):  # damaged, or another program's
             return None
         superseded = record.pop("superseded", None)
-        return next((told for told in (record, superseded) if isinstance(told, dict) and self._is_of(told, found)), None)
+        return next(
+            (told for told in (record, superseded) if isinstance(told, dict) and self._is_of(told, found)), None
+        )
 
     def _is_of(self, record: Metadata, found: os.stat_result | None = None) -> bool:
         """Say whether a record is that of the present data; one that was written by hand names no data."""
         output = record.get("output")
         if not isinstance(output, dict) or "fingerprint" not in output:
             return True
-        is_file = found is not None and self.shape is Shape.FILE
-        stamp = files.stamp_of(found) if is_file else self._stamp()
+        stamp = self._stamp() if found is None or self.shape is Shape.FOLDER else files.stamp_of(found)
         return output.get("stamp") == stamp or bool(output["fingerprint"] == self._digest())
 
     def _settle_record(self) -> None:
