@@ -60,8 +60,10 @@ class _Together:
             else:
                 self._objects[name] = store
         self._told: dict[Bucket, _Told] = {}
+        self._read: dict[tuple[Bucket, str], Metadata | None] = {}
 
     def look(self) -> None:
+        """Ask, and ask again about what does not fit."""
         data: defaultdict[Bucket, set[str]] = defaultdict(set)
         for store in self._objects.values():
             data[store.bucket].add(store.key)
@@ -106,8 +108,11 @@ class _Together:
         return stored is not None and (found.record is None or found.record.get("run_id") != stored.get("run_id"))
 
     def _record(self, store: S3ObjectStore | S3PrefixStore) -> Metadata | None:
-        glance = _answer(self._told[store.metadata_bucket], store.metadata_key)
-        return None if glance is None or glance.data is None else metadata.decode(glance.data)
+        place = store.metadata_bucket, store.metadata_key
+        if place not in self._read:
+            glance = _answer(self._told[store.metadata_bucket], store.metadata_key)
+            self._read[place] = None if glance is None or glance.data is None else metadata.decode(glance.data)
+        return self._read[place]
 
 
 def _whole(bucket: Bucket, keys: list[str], bodies: set[str] | None) -> _Told:
