@@ -148,9 +148,19 @@ def is_known_complete(task: luigi.Task) -> bool:
     return is_ours(task) and bool(remembered(task).get("is_complete"))
 
 
-# By the id of a task: the task itself, as an id is free again when its bearer is gone, its outputs, and their leaves.
-_outputs: ContextVar[dict[int, tuple[luigi.Task, Any, list[Any]]] | None]
-_outputs = ContextVar("superluigi_outputs", default=None)
+_outputs: ContextVar[dict[int, Outputs] | None] = ContextVar("superluigi_outputs", default=None)
+
+
+class Outputs:
+    """What `output()` of a task gives, once as it is and once flat; `own` is for what others find out of it."""
+
+    __slots__ = ("nested", "own", "targets", "task")
+
+    def __init__(self, task: luigi.Task, nested: Any) -> None:
+        self.task = task  # held: its id would be free again
+        self.nested = nested
+        self.targets = [target for _, target in leaves(nested)]
+        self.own: Any = None
 
 
 @contextlib.contextmanager
@@ -170,7 +180,7 @@ def output(task: luigi.Task) -> Any:
     """
     held = _outputs.get()
     if held is not None:
-        return _held(held, task)[1]
+        return _held(held, task).nested
     if not is_known_complete(task):
         return task.output()
     facts = remembered(task)
@@ -179,19 +189,21 @@ def output(task: luigi.Task) -> Any:
     return facts["output"]
 
 
+def outputs(task: luigi.Task) -> Outputs:
+    """Give what `output` gives, also flat; the same object within `outputs_held`."""
+    held = _outputs.get()
+    return Outputs(task, output(task)) if held is None else _held(held, task)
+
+
 def targets(task: luigi.Task) -> list[Any]:
     """Give the leaves of what `output` gives."""
-    held = _outputs.get()
-    if held is not None:
-        return _held(held, task)[2]
-    return [target for _, target in leaves(output(task))]
+    return outputs(task).targets
 
 
-def _held(held: dict[int, tuple[luigi.Task, Any, list[Any]]], task: luigi.Task) -> tuple[luigi.Task, Any, list[Any]]:
+def _held(held: dict[int, Outputs], task: luigi.Task) -> Outputs:
     known = held.get(id(task))
     if known is None:
-        nested = task.output()
-        known = held[id(task)] = task, nested, [target for _, target in leaves(nested)]
+        known = held[id(task)] = Outputs(task, task.output())
     return known
 
 

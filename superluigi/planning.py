@@ -24,6 +24,7 @@ from superluigi.execution import copies_inputs, own_target
 from superluigi.failures import failure_of
 from superluigi.outlook import Outlook
 from superluigi.staleness import Cause, Reason, Sight, has_record, is_cleaned_up, own_outputs, stale_because
+from superluigi.targets import Target
 from superluigi.targets.foresight import foresight
 from superluigi.targets.memory import Memory, NoTarget, PathlessTarget, holding
 from superluigi.targets.s3 import ask_together, is_remote
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from superluigi.forcing import Forcing
-    from superluigi.targets import Target
     from superluigi.targets.metadata import Metadata
 
 
@@ -322,7 +322,8 @@ class _Planner:
             outputs = dag.targets(task) if is_by_outputs else []
             if outputs and self.rerun_stale:
                 guard = task.guard_of(outputs) if isinstance(task, Task) else None
-                is_complete = all(map(self._is_there, outputs)) and not (guard is not None and guard.store.is_marked())
+                is_there = self._was_found if has_record(task) else self._is_there
+                is_complete = all(map(is_there, outputs)) and not (guard is not None and guard.store.is_marked())
             else:
                 is_complete = bool(task.complete())
             self.complete[task] = is_complete
@@ -333,6 +334,10 @@ class _Planner:
         if self.rerun_stale and is_remote(target):
             return self.sight.at(target).fingerprint is not None
         return bool(target.exists())
+
+    def _was_found(self, target: Any) -> bool:
+        """Say what `exists()` says of an output with a record, which is read in any case."""
+        return self.sight.at(target).fingerprint is not None if isinstance(target, Target) else bool(target.exists())
 
     def _is_on_demand(self, task: luigi.Task) -> bool:
         """Say whether a task runs for who needs it alone: it gives values, or an earlier run has cleaned it up."""

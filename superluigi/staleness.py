@@ -203,7 +203,11 @@ def is_removed(seen: Seen) -> bool:
 
 def own_outputs(task: luigi.Task) -> list[Target]:
     """Give the outputs of a task that are targets of ours, or stand for one of Luigi's local ones."""
-    return [own for own in map(own_target, dag.targets(task)) if own is not None]
+    outputs = dag.outputs(task)
+    if outputs.own is None:
+        outputs.own = [own for own in map(own_target, outputs.targets) if own is not None]
+    own: list[Target] = outputs.own
+    return own
 
 
 def stale_because(
