@@ -20,12 +20,13 @@ import re
 import signal
 import time
 import urllib.request
-from email.utils import formatdate
+from email.utils import formatdate, parsedate_to_datetime
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 HOST = "127.0.0.1"
 COUNTS = "/-/counts"  # asked of the proxy itself: how many requests of which kind, and the most at one time; then 0
+DELAY = "/-/delay/"  # with milliseconds: the proxy waits so long from now on
 FILL = "-fill-"  # no bucket: the bare server takes a list of keys there, and makes empty objects
 REGION = "us-east-1"
 BLOCK_BYTES = 1 << 20
@@ -75,9 +76,9 @@ class HttpRequests(asyncio.Protocol):
 class Proxy(HttpRequests):
     """Hands every request on after the delay; what comes back is handed back as it is."""
 
-    def __init__(self, upstream_port, delay_s, counts):
+    def __init__(self, upstream_port, delay, counts):
         self.upstream_port = upstream_port
-        self.delay_s = delay_s
+        self.delay = delay
         self.counts = counts
         self.upstream = None
         self.held = []
@@ -99,6 +100,10 @@ class Proxy(HttpRequests):
         if target == COUNTS.encode():
             self.answer_counts()
             return
+        if target.startswith(DELAY.encode()):
+            self.delay["s"] = float(target.removeprefix(DELAY.encode())) / 1000
+            self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            return
         self.counts[operation_of(method.decode(), target.decode())] += 1
         self.counts["under way"] += 1
         self.counts["at most"] = max(self.counts["at most"], self.counts["under way"])
@@ -107,8 +112,8 @@ class Proxy(HttpRequests):
         self.held.append(head + b"\r\n\r\n")
         loop = asyncio.get_running_loop()
         if self.is_expecting:  # a client that waits for `100 Continue` before it sends the body makes two round trips
-            loop.call_later(self.delay_s, self.transport.write, b"HTTP/1.1 100 Continue\r\n\r\n")
-        loop.call_later(self.delay_s * (1 + self.is_expecting), self.release)
+            loop.call_later(self.delay["s"], self.transport.write, b"HTTP/1.1 100 Continue\r\n\r\n")
+        loop.call_later(self.delay["s"] * (1 + self.is_expecting), self.release)
 
     def release(self):
         self.is_held = False
@@ -184,6 +189,11 @@ def operation_of(method, target):
     if "/" not in parts.path.strip("/"):
         return {"GET": "List", "HEAD": "HeadBucket"}.get(method, method)
     return {"HEAD": "Head", "GET": "Get", "PUT": "Put", "DELETE": "Delete"}.get(method, method)
+
+
+def iso(date):
+    """Give the time of a header as listings write it."""
+    return parsedate_to_datetime(date).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
 class Store:
@@ -297,7 +307,7 @@ class BareS3(HttpRequests):
         is_truncated = start + count < len(keys) and len(page) == count and keys[start + count].startswith(prefix)
         encoded = quote if self.query.get("encoding-type") == "url" else escape
         body = "".join(
-            f"<Contents><Key>{encoded(key)}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
+            f"<Contents><Key>{encoded(key)}</Key><LastModified>{iso(objects[key][4])}</LastModified>"
             f"<ETag>&quot;{objects[key][2]}&quot;</ETag><Size>{objects[key][1]}</Size>"
             "<StorageClass>STANDARD</StorageClass></Contents>"
             for key in page
@@ -376,7 +386,8 @@ def serve_bare(port_told):
 
 def serve_proxy(port_told, upstream_port, delay_s):
     counts = collections.Counter()
-    serve(lambda: Proxy(upstream_port, delay_s, counts), port_told)
+    delay = {"s": delay_s}  # of all connections
+    serve(lambda: Proxy(upstream_port, delay, counts), port_told)
 
 
 def serve_moto(port_told):
@@ -407,6 +418,12 @@ class DelayedS3:
             counts = json.load(answer)
         counts.pop("under way", None)
         return counts
+
+    def delay(self, milliseconds):
+        """Let each request take so much longer from now on."""
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+            f"{self.endpoint_url}{DELAY}{milliseconds}"
+        ).close()
 
     def fill(self, keys):
         """Make empty objects of these keys in one request; says whether the server could."""

@@ -46,6 +46,9 @@ def leaves(value: Any) -> Iterator[tuple[Role, Any]]:
 
     A lone value has the role `()`. The members of a set have no position and share the role None.
     """
+    if isinstance(value, luigi.Target | luigi.Task):  # what most tasks give: asked ten thousand times, it counts
+        yield (), value
+        return
     pending: list[tuple[Role, Any]] = [((), value)]
     while pending:
         role, item = pending.pop()
@@ -145,14 +148,63 @@ def is_known_complete(task: luigi.Task) -> bool:
     return is_ours(task) and bool(remembered(task).get("is_complete"))
 
 
+_outputs: ContextVar[dict[int, Outputs] | None] = ContextVar("superluigi_outputs", default=None)
+
+
+class Outputs:
+    """What `output()` of a task gives, once as it is and once flat; `own` is for what others find out of it."""
+
+    __slots__ = ("nested", "own", "targets", "task")
+
+    def __init__(self, task: luigi.Task, nested: Any) -> None:
+        self.task = task  # held: its id would be free again
+        self.nested = nested
+        self.targets = [target for _, target in leaves(nested)]
+        self.own: Any = None
+
+
+@contextlib.contextmanager
+def outputs_held() -> Iterator[None]:
+    """Ask each task but once for its outputs until the block ends: while nothing runs, they do not change."""
+    token = _outputs.set({})
+    try:
+        yield
+    finally:
+        _outputs.reset(token)
+
+
 def output(task: luigi.Task) -> Any:
-    """Give what `output()` gives; it is settled, and remembered, while the task is known to be complete."""
+    """Give what `output()` gives.
+
+    It is settled, and remembered, while the task is known to be complete, and within `outputs_held`.
+    """
+    held = _outputs.get()
+    if held is not None:
+        return _held(held, task).nested
     if not is_known_complete(task):
         return task.output()
     facts = remembered(task)
     if "output" not in facts:
         facts["output"] = task.output()
     return facts["output"]
+
+
+def outputs(task: luigi.Task) -> Outputs:
+    """Give what `output` gives, also flat; the same object within `outputs_held`."""
+    held = _outputs.get()
+    return Outputs(task, output(task)) if held is None else _held(held, task)
+
+
+def targets(task: luigi.Task) -> list[Any]:
+    """Give the leaves of what `output` gives."""
+    return outputs(task).targets
+
+
+def _held(held: dict[int, Outputs], task: luigi.Task) -> Outputs:
+    known = held.get(id(task))
+    if known is None:
+        known = held[id(task)] = Outputs(task, task.output())
+    return known
 
 
 # The graph of tasks
@@ -207,13 +259,14 @@ def check_is_task(required: object, by: luigi.Task | None = None) -> None:
     Raises:
         TaskTypeError: it is not.
     """
+    if isinstance(required, luigi.Task):
+        return
     of = "" if by is None else f"{by}: "
     if isinstance(required, luigi.Target):
         message = f"{of}requires() gives the target {required!r}. Wrap it: External(path), or a task that makes it."
         raise TaskTypeError(message)
-    if not isinstance(required, luigi.Task):
-        message = f"{of}requires() gives {required!r}, a {type(required).__name__}. Give tasks, alone or nested."
-        raise TaskTypeError(message)
+    message = f"{of}requires() gives {required!r}, a {type(required).__name__}. Give tasks, alone or nested."
+    raise TaskTypeError(message)
 
 
 def upstream_of(task: luigi.Task) -> list[luigi.Task]:

@@ -6,7 +6,9 @@ as one and the same plan is what the run goes by; and a plan is a value, kept no
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import gc
 import json
 import statistics
 import traceback
@@ -22,6 +24,7 @@ from superluigi.execution import copies_inputs, own_target
 from superluigi.failures import failure_of
 from superluigi.outlook import Outlook
 from superluigi.staleness import Cause, Reason, Sight, has_record, is_cleaned_up, own_outputs, stale_because
+from superluigi.targets import Target
 from superluigi.targets.foresight import foresight
 from superluigi.targets.memory import Memory, NoTarget, PathlessTarget, holding
 from superluigi.targets.s3 import ask_together, is_remote
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from superluigi.forcing import Forcing
-    from superluigi.targets import Target
     from superluigi.targets.metadata import Metadata
 
 
@@ -202,7 +204,8 @@ def make_plan(
     """
     planner = _Planner(roots, forcing, rerun_stale=rerun_stale, known=known)
     try:
-        return planner.plan(with_cost=with_cost)
+        with dag.outputs_held(), _without_collecting():
+            return planner.plan(with_cost=with_cost)
     except (ConfigError, CycleError, TaskTypeError):
         raise
     except Exception as error:
@@ -210,6 +213,18 @@ def make_plan(
             raise
         failure = failure_of(planner.current, error, traceback.format_exc())
         raise TaskFailedError([failure], "What would run cannot be told.") from error
+
+
+@contextlib.contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Let Python not look for garbage: what is found stays, and to look through it again and again takes a fifth."""
+    is_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if is_enabled:
+            gc.enable()
 
 
 class _Planner:
@@ -294,10 +309,11 @@ class _Planner:
     def _is_complete(self, task: luigi.Task) -> bool:
         if task not in self.complete:
             is_by_outputs = type(task).complete in (luigi.Task.complete, Task.complete)
-            outputs = [target for _, target in dag.leaves(dag.output(task))] if is_by_outputs else []
+            outputs = dag.targets(task) if is_by_outputs else []
             if outputs and self.rerun_stale:
                 guard = task.guard_of(outputs) if isinstance(task, Task) else None
-                is_complete = all(map(self._is_there, outputs)) and not (guard is not None and guard.store.is_marked())
+                is_there = self._was_found if has_record(task) else self._is_there
+                is_complete = all(map(is_there, outputs)) and not (guard is not None and guard.store.is_marked())
             else:
                 is_complete = bool(task.complete())
             self.complete[task] = is_complete
@@ -309,12 +325,16 @@ class _Planner:
             return self.sight.at(target).fingerprint is not None
         return bool(target.exists())
 
+    def _was_found(self, target: Any) -> bool:
+        """Say what `exists()` says of an output with a record, which is read in any case."""
+        return self.sight.at(target).fingerprint is not None if isinstance(target, Target) else bool(target.exists())
+
     def _is_on_demand(self, task: luigi.Task) -> bool:
         """Say whether a task runs for who needs it alone: it gives values, or an earlier run has cleaned it up."""
         self.current = task
         if not _is_work(task) or self.forcing.includes(task) or self.known(task) is not None:
             return False
-        outputs = [target for _, target in dag.leaves(dag.output(task))]
+        outputs = dag.targets(task)
         lasting = [target for target in outputs if not isinstance(target, PathlessTarget)]
         if len(lasting) < len(outputs) and all(map(self._is_there, lasting)):
             return not (isinstance(task, Task) and task.has_own_complete())
@@ -361,7 +381,7 @@ class _Planner:
         return self.moves[task] if self.verdicts[task][0] is Verdict.SKIP else task
 
     def _missing(self, task: luigi.Task) -> list[Reason]:
-        outputs = [target for _, target in dag.leaves(dag.output(task))]
+        outputs = dag.targets(task)
         if all(isinstance(target, NoTarget) for target in outputs):
             return [Reason(Cause.NEVER_COMPLETE)]
         missing = [Reason(Cause.MISSING, str(target)) for target in outputs if not self._is_there(target)]
@@ -541,7 +561,7 @@ def _sum(sizes: list[int | None]) -> int | None:
 
 def fingerprints_read(task: luigi.Task, sight: Sight) -> tuple[str | None, ...]:
     """Give the fingerprints of what a task requires; None for what is missing, or has none."""
-    read = [own_target(target) for upstream in dag.upstream_of(task) for _, target in dag.leaves(dag.output(upstream))]
+    read = [own_target(target) for upstream in dag.upstream_of(task) for target in dag.targets(upstream)]
     return tuple(None if target is None else sight.fingerprint(target) for target in read)
 
 
@@ -555,4 +575,4 @@ def _is_made_elsewhere(task: luigi.Task) -> bool:
 
 
 def _gives_values(task: luigi.Task) -> bool:
-    return any(isinstance(target, PathlessTarget) for _, target in dag.leaves(dag.output(task)))
+    return any(isinstance(target, PathlessTarget) for target in dag.targets(task))

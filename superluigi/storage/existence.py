@@ -1,9 +1,9 @@
-"""Which of many objects are there, with few requests: listings where they answer much, HEADs for the rest.
+"""Which of many objects are there, with few requests: listings where they answer much, single ones for the rest.
 
-Nothing here knows what a request looks like; `Objects` makes them. The rule: keys are taken in the order of S3's own
-listings, each page begins right before the next key that is asked for, and a page is worth its price if it answers as
-many keys as there are requests at a time. Where one answers fewer, the next stretch of keys is asked one by one, each
-time four times as long, so that a listing that leads nowhere costs a handful of pages.
+Nothing here knows what a request looks like, nor what an answer says; `Objects` makes them. The rule: keys are taken in
+the order of S3's own listings, each page begins right before the next key that is asked for, and a page is worth its
+price if it answers as many keys as there are requests at a time. Where one answers fewer, the next stretch of keys is
+asked one by one, each time four times as long, so that a listing that leads nowhere costs a handful of pages.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import itertools
 import os
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from superluigi.errors import AccessDeniedError
 from superluigi.storage.concurrency import run_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from superluigi.storage.concurrency import Call
 
@@ -30,43 +30,46 @@ _MAX_START_BYTES = 1024
 _UNORDERED_SUFFIX = "--x-s3"
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """The keys of one listing, in order, and whether there are more behind them."""
+Told = TypeVar("Told")  # what is told of an object that is there
 
-    keys: Sequence[str]
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Told]):
+    """What one listing tells by key, in order, and whether there are more behind."""
+
+    found: Mapping[str, Told]
     is_last: bool
 
 
-class Objects(Protocol):
+class Objects(Protocol[Told]):
     """What can be asked of a bucket."""
 
     @property
     def name(self) -> str:
         """The name of the bucket."""
 
-    def has(self, key: str) -> bool:
-        """Say whether an object is there. One HEAD."""
+    def ask(self, key: str) -> Told | None:
+        """Give what is told of one object, None if it is not there. One request."""
 
-    def page(self, prefix: str, start_after: str) -> Page:
-        """Give up to a thousand keys with this prefix that come after `start_after`. One listing."""
+    def page(self, prefix: str, start_after: str) -> Page[Told]:
+        """Give up to a thousand objects whose keys have this prefix and come after `start_after`. One listing."""
 
 
-def present(objects: Objects, keys: Iterable[str], *, max_concurrency: int) -> set[str]:
-    """Give those of the keys that are there."""
+def find(objects: Objects[Told], keys: Iterable[str], *, max_concurrency: int) -> dict[str, Told]:
+    """Give those of the keys that are there, with what is told of them."""
     # By code points, which is the order of the bytes in UTF-8, and so that of S3. No object has an empty key.
     search = _Search(objects, sorted(set(keys) - {""}), max_concurrency)
     run_all(search.begin(), max_concurrency=max_concurrency)
     return search.found
 
 
-class _Search:
+class _Search(Generic[Told]):
     """The keys that are asked for, in order, and what has been found."""
 
-    def __init__(self, objects: Objects, keys: list[str], max_concurrency: int) -> None:
+    def __init__(self, objects: Objects[Told], keys: list[str], max_concurrency: int) -> None:
         self.objects = objects
         self.keys = keys
-        self.found: set[str] = set()
+        self.found: dict[str, Told] = {}
         self.max_concurrency = max_concurrency
         self.worthwhile = max(2, max_concurrency)  # keys that a page has to answer; to S3's bill it is 12 HEADs
         # The listings of directory buckets have no order: the S3 user guide, "Differences for directory buckets".
@@ -82,8 +85,9 @@ class _Search:
         return [partial(self.look_through, start, end, stretch)]
 
     def ask(self, key: str) -> None:
-        if self.objects.has(key):
-            self.found.add(key)
+        told = self.objects.ask(key)
+        if told is not None:
+            self.found[key] = told
 
     def look_through(self, start: int, end: int, stretch: int) -> list[Call]:
         if not self.is_listing:
@@ -96,13 +100,13 @@ class _Search:
         except AccessDeniedError:  # credentials that may read objects need not be allowed to list them
             self.is_listing = False
             return self.search(start, end, stretch)
-        if not _is_in_order(page.keys, start_after):
+        keys = list(page.found)
+        if not _is_in_order(keys, start_after):
             self.is_listing = False  # a store that is not quite S3
             return self.search(start, end, stretch)
-        listed = set(page.keys)
-        reached = page.keys[-1] if page.keys else start_after
+        reached = keys[-1] if keys else start_after
         answered = end if page.is_last else bisect.bisect_right(self.keys, reached, start, end)
-        self.found.update(key for key in self.keys[start:answered] if key in listed)
+        self.found.update((key, page.found[key]) for key in self.keys[start:answered] if key in page.found)
         if answered - start >= self.worthwhile:
             return self.share(answered, end)
         one_by_one = min(end, answered + stretch)

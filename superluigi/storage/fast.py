@@ -107,6 +107,22 @@ class Engine:
 
         return bytes(obstore.get(self._store, key).bytes())
 
+    def look(self, key: str) -> tuple[bytes, str]:
+        """Give the bytes of a small object and its ETag. One GET, tried once."""
+        import obstore
+
+        answer = obstore.get(self._store, key)
+        return bytes(answer.bytes()), _etag(answer.meta["e_tag"])
+
+    def head(self, key: str) -> tuple[str, dict[str, str]]:
+        """Give the ETag of an object and its own metadata. One HEAD, tried once."""
+        import obstore
+
+        answer = obstore.get(self._store, key, options={"head": True})
+        names = set(_UPLOAD_OPTIONS.values())
+        own = {str(name): str(value) for name, value in answer.attributes.items() if name not in names}
+        return _etag(answer.meta["e_tag"]), own
+
 
 @dataclass(frozen=True, slots=True)
 class _Credentials:

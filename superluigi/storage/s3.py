@@ -315,13 +315,17 @@ class Bucket:
                 for item in page.get("Contents", []):
                     yield ObjectFacts(item["Key"], item["Size"], item["ETag"].strip('"'))
 
-    def page(self, prefix: str, start_after: str) -> Page:
-        """Give up to a thousand keys that start with `prefix` and come after `start_after`. One request."""
+    ask = head
+
+    def page(self, prefix: str, start_after: str) -> Page[ObjectFacts]:
+        """Give up to a thousand objects whose keys start with `prefix` and come after `start_after`. One request."""
         with self.translated("ListObjectsV2", prefix):
             answer = self.client().list_objects_v2(Bucket=self.name, Prefix=prefix, StartAfter=start_after)
         from superluigi.storage.existence import Page
 
-        return Page([item["Key"] for item in answer.get("Contents", [])], is_last=not answer["IsTruncated"])
+        listed = answer.get("Contents", [])
+        found = {item["Key"]: ObjectFacts(item["Key"], item["Size"], item["ETag"].strip('"')) for item in listed}
+        return Page(found, is_last=not answer["IsTruncated"])
 
     def present(self, keys: Collection[str]) -> set[str]:
         """Give those of the keys that are there, however many are asked for.
@@ -336,7 +340,7 @@ class Bucket:
 
         if not keys:
             return set()
-        return existence.present(self, keys, max_concurrency=self.max_concurrency())
+        return set(existence.find(self, keys, max_concurrency=self.max_concurrency()))
 
     # How many at a time
 

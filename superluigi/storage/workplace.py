@@ -254,6 +254,11 @@ def hands_off() -> Iterator[None]:
         _hands_off.reset(token)
 
 
+def is_hands_off() -> bool:
+    """Say whether the caller only looks."""
+    return _hands_off.get()
+
+
 def abandoned_homes() -> list[Path]:
     """Give the homes that killed processes left in the data directory. Costs one listing."""
     return _abandoned_in(config.data_dir() / "tmp")
@@ -279,7 +284,7 @@ def needs_clearing(place: Path) -> bool:
 
     One listing; none once a run has looked there.
     """
-    if _hands_off.get():
+    if is_hands_off():
         return False
     current = _current.get()
     name = os.fspath(place)

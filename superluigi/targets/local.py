@@ -87,7 +87,7 @@ class LocalStore:
 
     def _present(self, *, heals: bool = True) -> os.stat_result | None:
         """Give what the system tells of the data, None if there are none; see `exists`."""
-        if heals and workplace.needs_clearing(self._place):
+        if heals and not workplace.is_hands_off() and workplace.needs_clearing(self._place):
             recover_abandoned()
             self.heal()
         try:
@@ -102,7 +102,7 @@ class LocalStore:
 
     def _holds_only_its_record(self) -> bool:
         """Say whether that is all that was left of a folder. One listing where the record lies inside."""
-        if self.inside_name is None or not self.path.is_dir():
+        if self.shape is Shape.FILE or self.inside_name is None or not self.path.is_dir():
             return False
         with os.scandir(self.path) as entries:
             return [entry.name for entry in itertools.islice(entries, 2)] == [self.inside_name]
@@ -174,11 +174,12 @@ class LocalStore:
 
     def look(self) -> Seen:
         """Give what is there; reads the data only if their sizes or times are not as recorded."""
+        found = self._present()  # first, as what is put right here may change the record
         stored = self.stored_record()
-        if not self.exists():
+        if found is None:
             is_removed = stored is not None and metadata.REMOVED in stored
             return Seen(None, stored if is_removed else None, None if is_removed else stored)
-        own = self._own_record(stored)
+        own = self._own_record(stored, found)
         recorded = own.get("output") if own is not None else None
         if isinstance(recorded, dict) and "fingerprint" in recorded:  # it is of the data, or it would not be their own
             return Seen(str(recorded["fingerprint"]), own)
@@ -187,24 +188,28 @@ class LocalStore:
     def stored_record(self) -> Metadata | None:
         """Give the record as it lies there, be it of other data."""
         try:
-            return metadata.decode(self.metadata_path.read_bytes())
+            with open(self.metadata_path, "rb", buffering=0) as stream:
+                return metadata.decode(stream.read())
         except OSError:
             return None
 
-    def _own_record(self, stored: Metadata | None = None) -> Metadata | None:
+    def _own_record(self, stored: Metadata | None = None, found: os.stat_result | None = None) -> Metadata | None:
         """Give the record of the present data among what is stored, and what that replaced."""
         record = self.stored_record() if stored is None else dict(stored)
         if record is None or ("superseded" in record and "output" not in record):  # damaged, or another program's
             return None
         superseded = record.pop("superseded", None)
-        return next((found for found in (record, superseded) if isinstance(found, dict) and self._is_of(found)), None)
+        return next(
+            (told for told in (record, superseded) if isinstance(told, dict) and self._is_of(told, found)), None
+        )
 
-    def _is_of(self, record: Metadata) -> bool:
+    def _is_of(self, record: Metadata, found: os.stat_result | None = None) -> bool:
         """Say whether a record is that of the present data; one that was written by hand names no data."""
         output = record.get("output")
         if not isinstance(output, dict) or "fingerprint" not in output:
             return True
-        return output.get("stamp") == self._stamp() or bool(output["fingerprint"] == self._digest())
+        stamp = self._stamp() if found is None or self.shape is Shape.FOLDER else files.stamp_of(found)
+        return output.get("stamp") == stamp or bool(output["fingerprint"] == self._digest())
 
     def _settle_record(self) -> None:
         """Let the record beside the data be the data's own and nothing else."""

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from superluigi.errors import InvalidNameError, StorageError, TargetNotFoundError, TargetShapeError
-from superluigi.storage import files, processes, transfers, workplace
+from superluigi.storage import files, known, processes, transfers, workplace
 from superluigi.storage.cache import CacheEntry, default_root, readable_name
+from superluigi.storage.known import Known
 from superluigi.storage.s3 import DIGEST_HEADER, Bucket, ObjectFacts, check_upload_options, etag_of
 from superluigi.storage.s3_leases import S3Lease
 from superluigi.targets import metadata
@@ -71,7 +72,9 @@ class _S3Store:
 
     def write_record(self, record: Metadata) -> None:
         """Replace the record in one PUT."""
-        self.metadata_bucket.put_bytes(self.metadata_key, metadata.encode(record), self.upload_options)
+        data = metadata.encode(record)
+        etag = self.metadata_bucket.put_bytes(self.metadata_key, data, self.upload_options)
+        known.remember(self.metadata_bucket, {self.metadata_key: Known(etag, data=data)})
 
     def stamp(self) -> None:
         """Give nothing: S3 tells the fingerprint."""
@@ -97,8 +100,8 @@ class _S3Store:
 
     def is_marked(self) -> bool:
         """Say whether the marker stands. One HEAD."""
-        known = answer(self.bucket, self.marker_key)
-        return self.bucket.has(self.marker_key) if known is None else known
+        told = answer(self.bucket, self.marker_key)
+        return self.bucket.has(self.marker_key) if told is None else told
 
     def is_unfinished_by(self, run: str) -> bool:
         """Say whether the marker stands and is this run's. One GET."""
@@ -117,8 +120,8 @@ class S3ObjectStore(_S3Store):
 
     def exists(self) -> bool:
         """Say whether the object is there. One HEAD."""
-        known = answer(self.bucket, self.key)
-        return self.bucket.has(self.key) if known is None else known
+        told = answer(self.bucket, self.key)
+        return self.bucket.has(self.key) if told is None else told
 
     def publish(self, written: Written, record: Metadata | None) -> None:
         """Put the record, then the object in one step; the new record holds the old one, should the second fail."""
@@ -132,6 +135,7 @@ class S3ObjectStore(_S3Store):
             user_metadata = {**self.upload_options.get("Metadata", {}), **facts}
             options = {**self.upload_options, "Metadata": user_metadata}
             etag = transfers.upload(self.bucket, {self.key: written.path}, options)[self.key]
+            known.remember(self.bucket, {self.key: Known(etag, user_metadata)})
             if record is None:  # the former record is not that of the new object, and is recognised until it is gone
                 self.metadata_bucket.delete([self.metadata_key])
         self.entry().adopt(written.path, etag, written.size_bytes)
@@ -142,7 +146,10 @@ class S3ObjectStore(_S3Store):
 
     def look(self) -> Seen:
         """Give what is there. One HEAD, one GET."""
-        present, stored = self.bucket.head(self.key), self.stored_record()
+        return self.seen(self.bucket.head(self.key), self.stored_record())
+
+    def seen(self, present: ObjectFacts | None, stored: Metadata | None) -> Seen:
+        """Give what is there, if this is what S3 has told of the object and its record."""
         if present is None:
             return _seen_without_data(stored)
         own = self._own_record(present, stored)
@@ -220,9 +227,9 @@ class S3PrefixStore(_S3Store):
 
     def exists(self) -> bool:
         """Say whether there is an object, and no marker. One listing of the first thousand keys."""
-        known = answer(self.bucket, self.key)
-        if known is not None:
-            return known
+        told = answer(self.bucket, self.key)
+        if told is not None:
+            return told
         found = False
         for item in self.bucket.listing(self.key):
             if item.key == self._unfinished_key:
@@ -307,7 +314,10 @@ class S3PrefixStore(_S3Store):
 
     def look(self) -> Seen:
         """Give what is there. One listing, one GET."""
-        items, stored = list(self.bucket.listing(self.key)), self.stored_record()
+        return self.seen(list(self.bucket.listing(self.key)), self.stored_record())
+
+    def seen(self, items: list[ObjectFacts], stored: Metadata | None) -> Seen:
+        """Give what is there, if this is what S3 has told of the objects and their record."""
         data = [item for item in items if self._is_data(item)]
         if not data or any(item.key == self._unfinished_key for item in items):
             return Seen(None, stray=stored) if data else _seen_without_data(stored)
@@ -398,6 +408,11 @@ def ask_together(targets: Iterable[Target], guards: Iterable[Target]) -> None:
     prefixes = [store for store in stores if isinstance(store, S3PrefixStore)]
     if len(objects) + len(prefixes) > 1:
         look_ahead(objects, [((store.bucket, store.key), store.exists) for store in prefixes])
+
+
+def s3_store(target: object) -> S3ObjectStore | S3PrefixStore | None:
+    """Give the place in S3 of a target, None if it is elsewhere."""
+    return target.store if isinstance(target, _S3Target) else None
 
 
 def is_remote(target: object) -> bool:
