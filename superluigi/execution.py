@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import luigi
 from luigi.task_register import Register
 
-from superluigi import dag, expectations, provenance
+from superluigi import dag, expectations, provenance, source
 from superluigi.errors import (
     MissingOutputError,
     RunSignatureError,
@@ -65,6 +65,7 @@ class TaskRegister(Register):
 
     def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> None:
         super().__init__(name, bases, namespace, **options)
+        source.note_definition(cls)
         registered = Register._reg  # noqa: SLF001  (Luigi has no public way to unregister a class)
         registered[:] = [known for known in registered if known is cls or not _is_former(known, cls)]
         _wrap_run(cls)

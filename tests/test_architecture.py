@@ -19,7 +19,7 @@ BY_NAME = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relativ
 
 # A module may import from the layers above its own in this list, and from its own.
 LAYERS = [
-    ["errors", "forks", "config", "parameters", "visuals", "source"],
+    ["errors", "forks", "config", "parameters", "markup", "visuals", "source"],
     ["storage"],
     ["targets"],
     ["dag"],
