@@ -137,6 +137,17 @@ class TaskFailedError(SuperLuigiError, RuntimeError):
         way_out = "Use run_task(..., raise_exception=True) to stop a debugger at the error itself."
         super().__init__("\n  ".join([f"{count}:" if lines else summary, *lines]) + f"\n{way_out}")
 
+    def _repr_html_(self) -> str:
+        from superluigi.failure_cards import card_of
+
+        return card_of(self)
+
+    def _render_traceback_(self) -> list[str]:
+        """Give what IPython prints where the error leaves a cell."""
+        from superluigi.failure_cards import rendered
+
+        return rendered(self)
+
 
 class TaskFailure:
     """What is known of one failed task; `task` is its name with its significant parameters."""

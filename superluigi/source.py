@@ -46,8 +46,9 @@ def code_fingerprint(task_cls: type) -> str | None:
 
     Followed is what is defined in the same top-level package (or module, notebook or script), but no other tasks: the
     data that they give are compared. None if the source of the class is gone, or if the class has travelled here by
-    value, so that not all of its source came along; what else it reaches without a source counts by its name. Names that are found out while it runs (getattr, dictionaries of functions, instances) are not
-    followed. Costs milliseconds for a class.
+    value, so that not all of its source came along; what else it reaches without a source counts by its name. Names
+    that are found out while it runs (getattr, dictionaries of functions, instances) are not followed. Costs
+    milliseconds for a class.
     """
     told: list[str] = []
     seen: set[int] = set()

@@ -24,6 +24,8 @@ from superluigi.markup import COLOURS, Tone, clean
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+__all__ = ["Edge", "Graph", "Look", "Node", "Tone", "clean", "dot", "fragment", "mermaid", "page", "table", "text"]
+
 _MAX_DEPTH = 40  # levels of a tree that are indented; what is deeper goes on at the margin
 _NOT_IN_MERMAID = re.compile(r"[^\w ./:=,+@-]|__")  # two underscores begin bold text there
 

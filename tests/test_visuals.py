@@ -211,4 +211,6 @@ def contrast(first, second):
 def test_every_tone_reads_on_light_and_on_dark_ground(tone):
     fill, _, ink, on_light, on_dark = markup.COLOURS[tone]
 
-    assert min(contrast(fill, ink), contrast(markup.LIGHT_GROUND, on_light), contrast(markup.DARK_GROUND, on_dark)) >= 4.5
+    assert (
+        min(contrast(fill, ink), contrast(markup.LIGHT_GROUND, on_light), contrast(markup.DARK_GROUND, on_dark)) >= 4.5
+    )
