@@ -18,6 +18,7 @@ from superluigi.targets import cards
 from superluigi.targets.foresight import foresight
 from superluigi.targets.memory import PathlessTarget
 from superluigi.targets.s3 import ask_together
+from superluigi.targets.store import Glimpse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _MAX_REQUIRED = 20
 _MAX_OUTPUTS = 5
 _MAX_PARAMETERS = 50
+_MAX_NAMED = 5  # files of a folder
 
 _COMPLETE = markup.said("✓ complete", Tone.GOOD)
 _MISSING = markup.said("○ missing", Tone.PLAIN)
@@ -57,24 +59,29 @@ class _Card:
     def __init__(self, task: luigi.Task) -> None:
         self.task: Any = task
         self.patience = Patience(cards.SECONDS)
+        self.runs: set[object] = set()  # whose facts are shown: outputs of one run have them in common
 
     def drawn(self) -> str:
+        """Ask in the order of what may take long, the user's own `complete()` last; then put it together."""
+        parameters = self._parameters()
         required = self._asked(lambda: dag.required(self.task))
-        outputs = self._asked(lambda: [target for _, target in dag.leaves(self.task.output())])
-        shown = [upstream for _, upstream in required[:_MAX_REQUIRED]] if isinstance(required, list) else []
-        self._look_ahead(outputs if isinstance(outputs, list) else [], shown)
-        state = self._state(self.task)
-        title = markup.titled(markup.beside(self.task.get_task_family(), state))
-        rows: list[tuple[str, str]] = [*self._of_class(), ("parameters", self._parameters())]
-        rows += self._of_required(required)
-        if not isinstance(outputs, list):
-            return markup.card(title, markup.facts([*rows, ("output", outputs)]))
-        if identity.is_known(self.task):
+        outputs = self._asked(lambda: list(dag.leaves(self.task.output())))
+        is_told = isinstance(outputs, list)
+        self._look_ahead([target for _, target in outputs] if is_told else [], _first(required))
+        pieces = [self._of_output(*output) for output in outputs[:_MAX_OUTPUTS]] if is_told else []
+        title = markup.titled(markup.beside(self.task.get_task_family(), self._state(self.task)))
+        rows = [*self._of_class(), ("parameters", parameters), *self._of_required(required)]
+        if is_told and identity.is_known(self.task):
             rows.append(("task_id", markup.said(self.task.task_id, kind="path")))
-        parts = [part for target in outputs[:_MAX_OUTPUTS] for part in self._of_output(target, rows)]
-        if len(outputs) > _MAX_OUTPUTS:
-            parts.append(markup.facts([("", f"… and {len(outputs) - _MAX_OUTPUTS} more outputs")]))
-        return markup.card(title, *(parts or [markup.facts(rows)]))
+        if not is_told:
+            rows.append(("output", outputs))
+        elif len(outputs) > _MAX_OUTPUTS:
+            pieces.append(([("", f"… and {len(outputs) - _MAX_OUTPUTS} more outputs")], []))
+        first, *others = pieces or [([], [])]
+        parts: list[str] = [markup.facts([*rows, *first[0]]), *first[1]]
+        for told, further in others:
+            parts += [markup.facts(told), *further]
+        return markup.card(title, *parts)
 
     def _asked(self, question: Callable[[], Any]) -> Any:
         """Give an answer, or as markup why there is none."""
@@ -126,31 +133,26 @@ class _Card:
         if told:
             yield "requires", markup.lines(told)
 
-    def _of_output(self, target: Any, rows: list[tuple[str, str]]) -> Iterator[Markup]:
-        """Give the pieces of one output; those of the first begin with the `rows` that are given, and take them."""
+    def _of_output(self, role: dag.Role, target: Any) -> tuple[list[tuple[str, str]], list[Markup]]:
+        """Give the facts of one output, and what stands below them: its first rows, and its record."""
         own = own_target(target)
-        if own is None:
-            found = self._asked(target.exists)
-            sign = found if isinstance(found, markup.Markup) else cards.present(is_there=bool(found))
-            shown = "" if isinstance(target, PathlessTarget) and not found else sign  # it is there in a run alone
-            yield markup.facts([*rows, ("output", markup.beside(markup.said(_path(target), kind="path"), shown))])
-            rows.clear()
-            return
-        seen = self._asked(own.store.glimpse)
-        name = markup.said(str(own.path), kind="path")
-        if isinstance(seen, markup.Markup):
-            yield markup.facts([*rows, ("output", markup.beside(name, seen))])
-            rows.clear()
-            return
+        place = getattr(target, "path", target) if own is None else own.path
+        name = markup.beside(markup.said(_role(role), kind="role"), markup.said(str(place), kind="path"))
+        seen = self._asked(target.exists if own is None else own.store.glimpse)
+        if not isinstance(seen, Glimpse):
+            sign = seen if isinstance(seen, markup.Markup) else cards.present(is_there=bool(seen))
+            is_over = isinstance(target, PathlessTarget) and seen is False  # a value of a run
+            return [("output", name if is_over else markup.beside(name, sign))], []
         sign = cards.present(is_there=seen.exists, is_removed=cards.is_removed(seen))
-        told: list[tuple[str, str]] = [("output", markup.beside(name, sign)), *cards.rows_of(own, seen)]
-        if seen.record is not None:
+        size = markup.said(cards.size_of(seen), Tone.FAINT) if seen.exists else ""
+        told: list[tuple[str, str]] = [("output", markup.beside(name, sign, size))]
+        told += [*cards.rows_of_contents(seen, _MAX_NAMED), *cards.rows_of_no_record(seen)]
+        run = seen.record and seen.record.get("run_id")
+        if seen.record is not None and (run is None or run not in self.runs):
+            self.runs.add(run)
             told += [*self._of_record(seen.record), *cards.rows_of_run(seen.record)]
-        yield markup.facts([*rows, *told])
-        rows.clear()
-        if seen.copy is not None:
-            yield cards.table_in(seen.copy, self.patience)
-        yield cards.record_of(seen.record)
+        table = markup.Markup() if seen.copy is None else cards.table_in(seen.copy, self.patience)
+        return told, [table, cards.record_of(seen.record)]
 
     def _of_record(self, record: Metadata) -> Iterator[tuple[str, str]]:
         """Say whether the code is still that which made the data."""
@@ -162,9 +164,9 @@ class _Card:
             yield "", markup.said(told, Tone.NOTE)
 
 
+def _first(required: Any) -> list[luigi.Task]:
+    return [upstream for _, upstream in required[:_MAX_REQUIRED]] if isinstance(required, list) else []
+
+
 def _role(role: dag.Role) -> str:
     return ".".join(str(part) for part in role if part is not None)
-
-
-def _path(target: Any) -> str:
-    return str(getattr(target, "path", target))

@@ -153,6 +153,7 @@ font:13px/1.55 system-ui,-apple-system,"Segoe UI",sans-serif;padding:.5em .75em;
 border-radius:6px;overflow-x:auto;max-width:100%;box-sizing:border-box;text-align:left}}
 {own} .title{{margin:0 0 .25em;font-weight:600;font-size:14px}}
 {own} p{{margin:.25em 0}}
+{own} table{{border-collapse:collapse;border:0;margin:0;table-layout:auto;color:inherit;font:inherit}}
 {own} .role{{font-style:italic;color:var(--sl-faint)}}
 {own} .path,{own} pre,{own} table.rows,{own} [role=list]{{font-family:ui-monospace,Menlo,Consolas,monospace;
 font-size:12px}}
@@ -160,11 +161,11 @@ font-size:12px}}
 {own} a{{color:inherit}}
 {own} [role=list]>div{{white-space:nowrap}}
 {own} .wide{{overflow-x:auto;margin:.25em 0}}
-{own} table{{border-collapse:collapse;border:0;margin:0;table-layout:auto}}
-{own}{own} tr{{background:none;border:0}}
+{own}{own} tr:nth-child(n){{background:none;border:0}}
 {own}{own} th,{own}{own} td{{text-align:left;vertical-align:top;border:0;background:none;color:inherit;
 padding:.1em 1.2em .1em 0;max-width:none;line-height:inherit}}
-{own}{own} .facts>tbody>tr>th{{font-weight:normal;color:var(--sl-faint);white-space:nowrap}}
+{own}{own} .facts>tbody>tr>th{{font-weight:normal;color:var(--sl-faint);white-space:nowrap;
+min-width:6.5em}}
 {own}{own} .facts>tbody>tr>td{{white-space:normal}}
 {own}{own} .rows th{{font-weight:600;border-bottom:1px solid var(--sl-line);white-space:nowrap}}
 {own}{own} .rows td{{border-bottom:1px solid var(--sl-line);white-space:pre-wrap;font-variant-numeric:tabular-nums}}

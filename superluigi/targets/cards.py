@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from superluigi.targets.metadata import Metadata
     from superluigi.targets.store import Glimpse
 
+_OR_MORE = " or more"
 SECONDS = 5.0  # that a card waits for the user's code, the disk and the network in all
 _MAX_ENTRIES = 20  # of the user's metadata
 _MAX_VALUE = 80  # characters of one of them
@@ -73,28 +74,43 @@ def is_removed(seen: Glimpse) -> bool:
 
 
 def rows_of(target: Target, seen: Glimpse) -> Iterator[tuple[str, str]]:
-    """Give what is seen of the data; of a folder or a prefix the first names and sizes."""
-    if seen.files is not None:
-        more = " or more" if seen.has_more else ""
-        yield "size", f"{markup.size(seen.size_bytes)} in {seen.files:,} file{'s' if seen.files != 1 else ''}{more}"
-        names = [
-            markup.beside(markup.said(name, kind="path"), markup.said(markup.size(size_bytes), Tone.FAINT))
-            for name, size_bytes in seen.contents
-        ]
-        left_out = seen.files - len(names)
-        if left_out or seen.has_more:
-            names.append(markup.said(f"… and {left_out:,}{more} others", Tone.FAINT))
-        yield "files", markup.lines(names)
-    elif seen.exists:
-        yield "size", markup.size(seen.size_bytes)
+    """Give what is seen of the data and of their record."""
+    if seen.exists:
+        yield "size", size_of(seen)
+    yield from rows_of_contents(seen)
     if seen.fingerprint is not None:
         yield "fingerprint", markup.said(seen.fingerprint, kind="path")
     if seen.record is not None:
         yield "record", markup.said(str(target.metadata_path), kind="path")
-    elif seen.exists:
-        told = (
-            "not looked for, as there are too many files" if seen.has_more else "none that is known to be of these data"
-        )
+    else:
+        yield from rows_of_no_record(seen)
+
+
+def size_of(seen: Glimpse) -> str:
+    """Give the size, and of a folder or a prefix the number of files."""
+    told = markup.size(seen.size_bytes)
+    if seen.files is None:
+        return told
+    return f"{told} in {seen.files:,} file{'s' if seen.files != 1 else ''}{_OR_MORE if seen.has_more else ''}"
+
+
+def rows_of_contents(seen: Glimpse, max_named: int | None = None) -> Iterator[tuple[str, str]]:
+    """Give the first names and sizes in a folder or a prefix."""
+    names = [
+        markup.beside(markup.said(name, kind="path"), markup.said(markup.size(size_bytes), Tone.FAINT))
+        for name, size_bytes in seen.contents[:max_named]
+    ]
+    left_out = (seen.files or 0) - len(names)
+    if left_out or seen.has_more:
+        names.append(markup.said(f"… and {left_out:,}{_OR_MORE if seen.has_more else ''} others", Tone.FAINT))
+    if names:
+        yield "files", markup.lines(names)
+
+
+def rows_of_no_record(seen: Glimpse) -> Iterator[tuple[str, str]]:
+    """Say of data that are there that no record of theirs was found."""
+    if seen.exists and seen.record is None:
+        told = "not looked for: there are too many files" if seen.has_more else "none that is known to be of these data"
         yield "record", markup.said(told, Tone.FAINT)
 
 
@@ -113,7 +129,7 @@ def rows_of_run(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Give the same without the task."""
     if record.get("start_time"):
         duration = record.get("duration")
-        took = f", in {duration:.3g} s" if isinstance(duration, int | float) else ""
+        took = f", in {duration:.{2 if duration < 100 else 0}f} s" if isinstance(duration, int | float) else ""
         yield "made at", f"{_time(record['start_time'])}{took}"
     if record.get(REMOVED):
         yield "removed at", _time(record[REMOVED])
