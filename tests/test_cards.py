@@ -6,8 +6,7 @@ import json
 import threading
 import time
 from html.parser import HTMLParser
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import luigi
 import pytest
@@ -32,6 +31,9 @@ from superluigi import (
 )
 from superluigi.targets import cards, store
 from superluigi.targets.metadata import RECORD_FIELDS
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HOSTILE = "</td></table><script>alert(1)</script>\"'&\u202e\n"
 
@@ -100,6 +102,12 @@ class Totals(AtomicTaskWithMetadata):
         output_path["total"].write_text("4950")
         for number in range(12):
             (output_path["parts"] / f"part-{number:02}.csv").write_text("a\n1\n")
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is busy with other tests takes its time."""
+    monkeypatch.setattr(cards, "SECONDS", 60.0)
 
 
 # Tasks
@@ -227,7 +235,7 @@ def test_showing_a_task_calls_no_run_and_remembers_nothing(tmp_path: Path) -> No
 
 def test_many_requirements_outputs_and_parameters_are_shown_in_part(tmp_path: Path) -> None:
     def requires(self: Any) -> Any:
-        return [Sales(folder=str(tmp_path), shop=str(number)) for number in range(1000)]
+        return [Sales(folder=str(tmp_path), shop=str(number)) for number in range(100)]
 
     def output(self: Any) -> Any:
         return [LocalFileTarget(tmp_path / f"{number}.txt") for number in range(1000)]
@@ -238,7 +246,7 @@ def test_many_requirements_outputs_and_parameters_are_shown_in_part(tmp_path: Pa
     shown = wide()._repr_html_()
 
     assert len(shown) < 100_000
-    assert "… and 980 more" in shown
+    assert "… and 80 more" in shown
     assert "… and 995 more outputs" in shown
     assert "… and 50 more" in shown
 
