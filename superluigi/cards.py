@@ -106,6 +106,10 @@ class _Card:
         found = self._asked(task.complete)
         return found if isinstance(found, markup.Markup) else _COMPLETE if found else _MISSING
 
+    def _name(self, task: luigi.Task) -> str:
+        name: str = self._asked(lambda: public_name(task))
+        return name
+
     def _of_class(self) -> Iterator[tuple[str, str]]:
         if successor_of(type(self.task)) is not None:
             yield "", markup.said("its class was defined again since: make the task anew", Tone.NOTE)
@@ -125,7 +129,7 @@ class _Card:
             yield "requires", required
             return
         told = [
-            markup.beside(markup.said(_role(role), kind="role"), public_name(upstream), self._state(upstream))
+            markup.beside(markup.said(_role(role), kind="role"), self._name(upstream), self._state(upstream))
             for role, upstream in required[:_MAX_REQUIRED]
         ]
         if len(required) > len(told):
@@ -136,8 +140,8 @@ class _Card:
     def _of_output(self, role: dag.Role, target: Any) -> tuple[list[tuple[str, str]], list[Markup]]:
         """Give the facts of one output, and what stands below them: its first rows, and its record."""
         own = own_target(target)
-        place = getattr(target, "path", target) if own is None else own.path
-        name = markup.beside(markup.said(_role(role), kind="role"), markup.said(str(place), kind="path"))
+        place = self._asked(lambda: str(getattr(target, "path", target) if own is None else own.path))
+        name = markup.beside(markup.said(_role(role), kind="role"), markup.said(place, kind="path"))
         seen = self._asked(target.exists if own is None else own.store.glimpse)
         if not isinstance(seen, Glimpse):
             sign = seen if isinstance(seen, markup.Markup) else cards.present(is_there=bool(seen))

@@ -90,10 +90,12 @@ def _is_former(known: Any, cls: Any) -> bool:
 
 
 def successor_of(task_cls: type) -> type | None:
-    """Give the class that was defined again in place of this one, None if it is the latest of its name.
+    """Give the class that was defined again in place of this one, in a notebook or a module; None if there is none.
 
-    Of Luigi's own classes one that another of its name and place hides, in a notebook or a module that was reloaded.
+    Classes that a function makes replace none: each of them may be meant.
     """
+    if "<locals>" in task_cls.__qualname__:
+        return None
     if isinstance(task_cls, TaskRegister):
         registered = Register._reg  # noqa: SLF001  (as above)
         return next((known for known in registered if known is not task_cls and _is_former(task_cls, known)), None)
@@ -110,10 +112,7 @@ def _at(module: str, qualname: str) -> Any:
 
 
 def unregister_former() -> None:
-    """Let Luigi find plain tasks, too, by the names of classes that were defined again; those of ours it does anyway.
-
-    Classes that a function has made stay ambiguous: each of them may be meant.
-    """
+    """Let Luigi find plain tasks, too, by the names of classes that were defined again; ours it finds anyway."""
     registered = Register._reg  # noqa: SLF001  (Luigi has no public way to unregister a class)
     names = Counter((known.__module__, known.__qualname__) for known in registered)
     former = {

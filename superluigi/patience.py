@@ -29,6 +29,7 @@ class Patience:
 
         Raises:
             TimeoutError: the time is over.
+            RuntimeError: the question raises what is no `Exception`, such as SystemExit.
             Exception: what the question raises.
         """
         answers: list[Answer] = []
@@ -44,8 +45,10 @@ class Patience:
             asking = threading.Thread(target=contextvars.copy_context().run, args=(wait,), daemon=True)
             asking.start()
             asking.join(left_s)
-        if errors:
-            raise errors[0]
+        for error in errors:
+            if not isinstance(error, Exception):  # it would end the process of who only looks
+                raise RuntimeError(repr(error)) from error  # noqa: TRY004  (no type was asked for)
+            raise error
         if not answers:
             message = f"no answer within {self._seconds:g} s"
             raise TimeoutError(message)

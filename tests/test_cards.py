@@ -192,6 +192,29 @@ def test_a_method_that_fails_is_told_and_the_rest_is_shown(method: str, tmp_path
     assert (f"{tmp_path}/sales.csv" in shown) == (method != "output")
 
 
+def test_a_method_that_would_end_the_process_does_not(tmp_path: Path) -> None:
+    class Ending(Sales):
+        def complete(self) -> bool:
+            raise SystemExit(3)
+
+    assert "! RuntimeError: SystemExit(3)" in card(Ending(folder=str(tmp_path))).text
+
+
+def test_what_is_required_may_have_no_name_that_can_be_told(tmp_path: Path) -> None:
+    class Nameless(Sales):
+        def to_str_params(self, *args: Any, **kwargs: Any) -> Any:
+            raise ValueError(kwargs)
+
+    class Requiring(Sales):
+        def requires(self) -> Any:
+            return Nameless(folder=str(tmp_path))
+
+    shown = card(Requiring(folder=str(tmp_path))).text
+
+    assert "requires ! ValueError" in shown
+    assert f"{tmp_path}/sales.csv" in shown
+
+
 def test_a_method_that_takes_too_long_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cards, "SECONDS", 1.0)
     never = threading.Event()
