@@ -159,7 +159,8 @@ border-radius:6px;overflow-x:auto;max-width:100%;box-sizing:border-box;text-alig
 font-size:12px}}
 {own} .path{{overflow-wrap:anywhere}}
 {own} a{{color:inherit}}
-{own} [role=list]>div{{white-space:nowrap}}
+{own} [role=list]>div{{overflow-wrap:anywhere;box-sizing:content-box;min-width:30em;margin-left:1.5em;
+text-indent:-1.5em}}
 {own} .wide{{overflow-x:auto;margin:.25em 0}}
 {own}{own} tr:nth-child(n){{background:none;border:0}}
 {own}{own} th,{own}{own} td{{text-align:left;vertical-align:top;border:0;background:none;color:inherit;

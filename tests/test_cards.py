@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from html.parser import HTMLParser
@@ -30,7 +29,6 @@ from superluigi import (
     run_task,
 )
 from superluigi.targets import cards, store
-from superluigi.targets.metadata import RECORD_FIELDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -523,13 +521,3 @@ def test_a_very_long_reason_and_traceback_are_cut() -> None:
     failure = TaskFailure(task="A()", reason="why\n" * 10_000, exception=None, traceback="x" * 1_000_000)
 
     assert len(TaskFailedError([failure], "")._repr_html_()) < 50_000
-
-
-# The record
-
-
-def test_every_field_of_a_record_that_is_not_the_users_is_known_as_such(tmp_path: Path) -> None:
-    run_task(Sales(folder=str(tmp_path)))
-    record = json.loads((tmp_path / "sales.csv.metadata.json").read_text())
-
-    assert set(record) - RECORD_FIELDS == {"row_count", "note"}
