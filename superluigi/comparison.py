@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from superluigi import dag, visuals
 from superluigi.ancestry import Lineage, lineage
 from superluigi.errors import TargetNotFoundError
-from superluigi.provenance import ACCEPTED, IN_MEMORY
 from superluigi.records import State, shown
-from superluigi.targets.metadata import REMOVED
+from superluigi.targets.metadata import RECORD_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -24,26 +23,6 @@ if TYPE_CHECKING:
     from superluigi.ancestry import Ancestor, Link
     from superluigi.dag import Role
     from superluigi.records import Output
-
-# The fields of `provenance.build` and of what is added to records later; all others are the user's own metadata.
-_OURS = frozenset(
-    [
-        *(
-            "schema",
-            "task_family",
-            "task_module",
-            "task_id",
-            "task_hash",
-            "version",
-            "code",
-            "params",
-            "input",
-            "output",
-        ),
-        *("dynamic_input", "start_time", "end_time", "duration", "run_id", "host", "user", "python", "packages"),
-        *("log_path", "git_commit", "git_dirty", "superseded", REMOVED, ACCEPTED, IN_MEMORY),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +250,7 @@ class _Comparison:
         if self._is_settled(pair) or before.record is None or after.record is None:
             return
         for name in _all_names(before.record, after.record):
-            if name not in _OURS and before.record.get(name) != after.record.get(name):
+            if name not in RECORD_FIELDS and before.record.get(name) != after.record.get(name):
                 values = before.record.get(name), after.record.get(name)
                 yield Change(after.path, f"metadata.{name}", *values, after.task_family)
         if before.fingerprint != after.fingerprint:

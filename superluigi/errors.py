@@ -146,6 +146,17 @@ class TaskFailedError(SuperLuigiError, RuntimeError):
             "stands in the debugger where it fails. run_task(..., raise_exception=True) lets the error itself out.",
         ]
 
+    def _repr_html_(self) -> str:
+        from superluigi.failure_cards import card_of
+
+        return card_of(self)
+
+    def _render_traceback_(self) -> list[str]:
+        """Give what IPython prints where the error leaves a cell."""
+        from superluigi.failure_cards import rendered
+
+        return rendered(self)
+
 
 _MAX_TOLD = 5  # failures that the message tells all about; of the others their names and reasons
 _MAX_REASON_LINES = 12

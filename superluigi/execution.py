@@ -16,6 +16,7 @@ import inspect
 import itertools
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import luigi
 from luigi.task_register import Register
 
-from superluigi import dag, expectations, provenance, task_log
+from superluigi import dag, expectations, provenance, source, task_log
 from superluigi.errors import (
     MissingOutputError,
     RunSignatureError,
@@ -69,6 +70,7 @@ class TaskRegister(Register):
 
     def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> None:
         super().__init__(name, bases, namespace, **options)
+        source.note_definition(cls)
         registered = Register._reg  # noqa: SLF001  (Luigi has no public way to unregister a class)
         registered[:] = [known for known in registered if known is cls or not _is_former(known, cls)]
         _wrap_run(cls)
@@ -89,6 +91,43 @@ def _is_former(known: Any, cls: Any) -> bool:
         return False
     is_one_family: bool = known.get_task_family() == cls.get_task_family()  # a factory may make one for each namespace
     return is_one_family
+
+
+def successor_of(task_cls: type) -> type | None:
+    """Give the class that was defined again in place of this one, in a notebook or a module; None if there is none.
+
+    Classes that a function makes replace none: each of them may be meant.
+    """
+    if "<locals>" in task_cls.__qualname__:
+        return None
+    if isinstance(task_cls, TaskRegister):
+        registered = Register._reg  # noqa: SLF001  (as above)
+        return next((known for known in registered if known is not task_cls and _is_former(task_cls, known)), None)
+    latest = _at(task_cls.__module__, task_cls.__qualname__)
+    is_another = isinstance(latest, Register) and latest is not task_cls and _is_former(task_cls, latest)
+    return latest if is_another else None
+
+
+def _at(module: str, qualname: str) -> Any:
+    found: Any = sys.modules.get(module)
+    for name in qualname.split("."):
+        found = getattr(found, name, None)
+    return found
+
+
+def unregister_former() -> None:
+    """Let Luigi find plain tasks, too, by the names of classes that were defined again; ours it finds anyway."""
+    registered = Register._reg  # noqa: SLF001  (Luigi has no public way to unregister a class)
+    names = Counter((known.__module__, known.__qualname__) for known in registered)
+    former = {
+        known
+        for known in registered
+        if names[known.__module__, known.__qualname__] > 1
+        and not isinstance(known, TaskRegister)
+        and successor_of(known) in registered
+    }
+    if former:
+        registered[:] = [known for known in registered if known not in former]
 
 
 def _wrap_run(cls: Any) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import luigi
 
-from superluigi import dag
+from superluigi import dag, identity
 from superluigi.errors import ConfigError, TaskFailedError, TaskTypeError, UnknownTaskError
 from superluigi.failures import failure_of
 
@@ -102,7 +102,7 @@ def _between(
     tasks: list[luigi.Task],
     classes: list[type[luigi.Task] | str],
 ) -> Forcing:
-    aims = {task: [member for member in graph if member == task] for task in tasks}
+    aims = {task: [member for member in graph if _is_same(member, task)] for task in tasks}
     aims_by_class = {task_cls: [member for member in graph if _is_of(member, task_cls)] for task_cls in classes}
     families = sorted({task.get_task_family() for task in graph})
     for task, found in aims.items():
@@ -126,6 +126,15 @@ def _is_of(task: luigi.Task, task_cls: type[luigi.Task] | str) -> bool:
         return True
     # A class that was defined again in a notebook is another object of the same name.
     return (type(task).__module__, type(task).__qualname__) == (task_cls.__module__, task_cls.__qualname__)
+
+
+def _is_same(task: luigi.Task, named: luigi.Task) -> bool:
+    """Say whether a task is the one that is named, be that of a class that was defined again since."""
+    return task == named or (_luigi_id(task) == _luigi_id(named) and _is_of(task, type(named)))
+
+
+def _luigi_id(task: luigi.Task) -> str:
+    return identity.luigi_id(task) if dag.is_ours(task) else str(task.task_id)
 
 
 def _tasks(given: TaskNames) -> list[luigi.Task]:

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import luigi
 
-from superluigi import dag, visuals
+from superluigi import dag, markup, visuals
 from superluigi.errors import ConfigError, CycleError, TaskFailedError, TaskTypeError, public_name
 from superluigi.execution import copies_inputs, own_target
 from superluigi.failures import failure_of
+from superluigi.markup import Tone
 from superluigi.outlook import Outlook
 from superluigi.staleness import Cause, Reason, Sight, has_record, is_cleaned_up, own_outputs, stale_because
 from superluigi.targets import Target
@@ -157,13 +158,15 @@ class Plan:
 
     def _repr_html_(self) -> str:
         """Give the table for a notebook, with what is skipped."""
-        rows = [_row(planned) for verdict in Verdict for planned in self.of(verdict)]
+        shown = [planned for verdict in Verdict for planned in self.of(verdict)]
+        rows = [(markup.said(planned.verdict.value, _TONES[planned.verdict]), *_row(planned)[1:]) for planned in shown]
         if len(rows) > _SHOWN:
-            rows[_SHOWN:] = [("...", f"{len(rows) - _SHOWN} more", *[""] * (len(_HEAD) - 2))]
+            rows[_SHOWN:] = [(markup.said("..."), f"{len(rows) - _SHOWN} more", *[""] * (len(_HEAD) - 2))]
         return visuals.table(self._title(), _HEAD, rows)
 
 
 _SHOWN = 200
+_TONES = {Verdict.RUN: Tone.PLAIN, Verdict.UNKNOWN: Tone.NOTE, Verdict.SKIP: Tone.GOOD}
 _HEAD = ("", "task", "takes", "makes", "downloads", "why")
 
 
@@ -172,8 +175,8 @@ def _row(planned: Planned) -> tuple[str, ...]:
         planned.verdict.value,
         visuals.clean(public_name(planned.task)),
         "" if planned.expected_s is None else f"{planned.expected_s:.1f} s",
-        visuals.size(planned.expected_bytes),
-        visuals.size(planned.download_bytes or None),
+        markup.size(planned.expected_bytes),
+        markup.size(planned.download_bytes or None),
         visuals.clean(_joined(planned)),
     )
 

@@ -113,6 +113,13 @@ def made_from(record: Metadata) -> Metadata:
     return {name: record[name] for name in fields if name in record}
 
 
+def made_by(record: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Give version and code of the class that made the data, or that were accepted as such since."""
+    accepted = record.get(ACCEPTED)
+    told = {**record, **(accepted if isinstance(accepted, dict) else {})}
+    return told.get("version"), told.get("code")
+
+
 def prepare(task_cls: type[luigi.Task]) -> None:
     """Find out now what every record of a class holds, so that processes forked from this one need not, each anew."""
     identity.code_of(task_cls)

@@ -10,9 +10,12 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
+import linecache
+import sys
 import textwrap
 import threading
 import types
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import luigi
@@ -25,6 +28,17 @@ if TYPE_CHECKING:
 _PARSE_TRIES = 10
 _DYNAMIC = "<dynamic-code>"  # the file that cloudpickle names from 3.1.3 on; before that, the file of the source
 _parsing = open_in_forks(threading.Lock())
+# The file, or cell of a notebook, and the line at which classes of tasks were defined.
+_noted: weakref.WeakKeyDictionary[type, tuple[str, int]] = weakref.WeakKeyDictionary()
+
+
+def note_definition(task_cls: type, depth: int = 2) -> None:
+    """Remember where a class is defined: at the caller's caller, or so many frames out as `depth` says.
+
+    `inspect` finds a class by the file of its module, and a notebook has none.
+    """
+    frame = sys._getframe(depth)  # noqa: SLF001  (`inspect.currentframe` and `f_back` are the same in more steps)
+    _noted[task_cls] = frame.f_code.co_filename, frame.f_lineno
 
 
 def code_fingerprint(task_cls: type) -> str | None:
@@ -45,8 +59,10 @@ def code_fingerprint(task_cls: type) -> str | None:
         if id(reached) in seen:
             continue
         seen.add(id(reached))
+        if _has_travelled(reached):
+            return None
         tree = _tree_of(reached)
-        if (tree is None and reached is task_cls) or _has_travelled(reached):
+        if tree is None and reached is task_cls:
             return None
         told.append(f"{reached.__qualname__}: {'' if tree is None else _told(tree)}")
         named = () if tree is None else _named_in(tree, reached)
@@ -130,10 +146,45 @@ def _tree_of(item: Any) -> ast.Module | None:
     with _parsing:
         for tries_left in reversed(range(_PARSE_TRIES)):
             try:
-                return ast.parse(textwrap.dedent(inspect.getsource(item)))
+                return _parsed(item)
             except (OSError, TypeError, SyntaxError):
                 return None
             except SystemError:  # a thread of the user's parses
                 if not tries_left:
                     raise
+    return None
+
+
+def _parsed(item: Any) -> ast.Module | None:
+    try:
+        return ast.parse(textwrap.dedent(inspect.getsource(item)))
+    except (OSError, TypeError):
+        if not isinstance(item, type):
+            raise
+        return next((tree for place in _places_of(item) if (tree := _class_at(item, *place)) is not None), None)
+
+
+def _places_of(cls: type) -> Iterator[tuple[str, int]]:
+    """Give where a class may be defined that `inspect` does not find: a cell defines it, or its own methods."""
+    if cls in _noted:
+        yield _noted[cls]
+    for member in map(_plain, vars(cls).values()):
+        if isinstance(member, types.FunctionType) and member.__qualname__.startswith(f"{cls.__qualname__}."):
+            yield member.__code__.co_filename, member.__code__.co_firstlineno
+
+
+def _class_at(cls: type, file: str, line: int) -> ast.Module | None:
+    """Give the class of that name around a line; IPython keeps every cell as a file of its own in `linecache`."""
+    pending: list[tuple[str, ast.AST]] = [("", ast.parse("".join(linecache.getlines(file))))]
+    while pending:
+        scope, node = pending.pop()
+        name = f"{scope}{getattr(node, 'name', '')}"
+        if isinstance(node, ast.ClassDef):
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            if name == cls.__qualname__ and first <= line <= (node.end_lineno or line):
+                return ast.Module(body=[node], type_ignores=[])
+            scope = f"{name}."
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            scope = f"{name}.<locals>."
+        pending += [(scope, child) for child in ast.iter_child_nodes(node)]
     return None

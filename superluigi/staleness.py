@@ -362,15 +362,14 @@ def _of_task(task: luigi.Task, record: Metadata) -> Iterator[Reason]:
 
 
 def _of_class(task_cls: Any, record: Metadata, whose: str = "") -> Iterator[Reason]:
-    accepted = record.get(provenance.ACCEPTED)
-    told = {**record, **(accepted if isinstance(accepted, dict) else {})}
+    version_then, code_then = provenance.made_by(record)
     version = identity.version_of(task_cls)
-    if told.get("version") != version:
-        yield Reason(Cause.VERSION, f"{whose}__version__", told.get("version"), version)
+    if version_then != version:
+        yield Reason(Cause.VERSION, f"{whose}__version__", version_then, version)
         return  # who changes the code says so by the version
     code = identity.code_of(task_cls)
-    if told.get("code") is not None and code is not None and told["code"] != code:
-        yield Reason(Cause.CODE, task_cls.__name__, told["code"], code)
+    if None not in (code_then, code) and code_then != code:
+        yield Reason(Cause.CODE, task_cls.__name__, code_then, code)
 
 
 def _paired(task: luigi.Task, record: Metadata, reasons: list[Reason]) -> Iterator[tuple[_Recorded, luigi.Task, Any]]:

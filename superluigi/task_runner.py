@@ -33,6 +33,7 @@ from superluigi.errors import (
     TaskTypeError,
     public_name,
 )
+from superluigi.execution import successor_of, unregister_former
 from superluigi.failures import remember
 from superluigi.forcing import TaskClasses, TaskNames, plan_forcing
 from superluigi.planning import Plan, make_plan
@@ -105,6 +106,8 @@ def run_task(
     )
     with configuration.applied(config, config_file, runs_in_pool=executor is not None), _logging(log_level):
         roots = _roots(task)
+        unregister_former()
+        _warn_of_former(roots)
         dag.forget()
         try:
             with dag.settled():
@@ -227,6 +230,14 @@ def _task_of(given: Any) -> luigi.Task:
         return given
     message = f"run_task was given {given!r}, a {type(given).__name__}. Give a task, a task class, or a list of them."
     raise TaskTypeError(message)
+
+
+def _warn_of_former(roots: list[luigi.Task]) -> None:
+    for name in dict.fromkeys(type(root).__name__ for root in roots if successor_of(type(root)) is not None):
+        logging.getLogger("luigi-interface").warning(
+            "%s was defined again since the task was made that is run: it runs as it was defined then. Make it anew.",
+            name,
+        )
 
 
 @contextlib.contextmanager

@@ -82,6 +82,16 @@ class Task(luigi.Task, metaclass=TaskRegister):
         """Show class and significant parameters, as Luigi does, but no private or hidden ones: it reaches the logs."""
         return public_name(self)
 
+    def _repr_html_(self) -> str:
+        """Give what a notebook shows: state, parameters, what is required, outputs with record and first rows.
+
+        Fetches no data, takes a few seconds at most, and never fails. Asks `complete()` of the task and of up to 20
+        that it requires, and looks at each output, see `Target._repr_html_`.
+        """
+        from superluigi.cards import card_of
+
+        return card_of(self)
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave behind the id, which only this process remembers, and Luigi's scheduler, which a running task holds."""
         state = {name: value for name, value in self.__dict__.items() if name != "_remembered"}

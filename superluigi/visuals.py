@@ -18,24 +18,16 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from superluigi import markup
+from superluigi.markup import COLOURS, Tone, clean
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-_MAX_CHARACTERS = 240  # of one label
+__all__ = ["Edge", "Graph", "Look", "Node", "Tone", "clean", "dot", "fragment", "mermaid", "page", "table", "text"]
+
 _MAX_DEPTH = 40  # levels of a tree that are indented; what is deeper goes on at the margin
-# Control characters, and those that turn the direction of writing: they would let a name show as another one.
-_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 _NOT_IN_MERMAID = re.compile(r"[^\w ./:=,+@-]|__")  # two underscores begin bold text there
-
-
-class Tone(enum.Enum):
-    """How a state is to strike the eye; each has its colours on light and on dark ground."""
-
-    GOOD = "good"
-    PLAIN = "plain"
-    NOTE = "note"
-    BAD = "bad"
-    FAINT = "faint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +71,6 @@ class Graph:
     looks: Mapping[str, Look] = field(hash=False)
 
 
-# Fill, line and text of a box, which bring their own ground along; then the text alone on light, and on dark, ground.
-_COLOURS = {
-    Tone.GOOD: ("#dafbe1", "#1a7f37", "#0b3d1a", "#116329", "#4ac26b"),
-    Tone.PLAIN: ("#ddf4ff", "#0969da", "#0a3069", "#0550ae", "#6cb6ff"),
-    Tone.NOTE: ("#fff8c5", "#9a6700", "#4d2d00", "#7d4e00", "#d4a72c"),
-    Tone.BAD: ("#ffebe9", "#cf222e", "#5c0a10", "#a40e26", "#ff8182"),
-    Tone.FAINT: ("#eaeef2", "#57606a", "#24292f", "#57606a", "#9aa4af"),
-}
 _TERMINAL = {Tone.GOOD: "32", Tone.PLAIN: "34", Tone.NOTE: "33", Tone.BAD: "31", Tone.FAINT: "90"}
 
 
@@ -166,26 +150,6 @@ def _looks_in(graph: Graph) -> list[tuple[str, Look]]:
     return [(state, look) for state, look in graph.looks.items() if state in present]
 
 
-def clean(label: str) -> str:
-    """Give a label on one line, with what cannot be seen, or not be written as UTF-8, as escapes."""
-    if len(label) > _MAX_CHARACTERS:
-        half = _MAX_CHARACTERS // 2
-        label = f"{label[:half]}…{label[-half:]}"
-    written = label.encode("utf-8", "backslashreplace").decode()
-    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], written)
-
-
-def size(size_bytes: int | None) -> str:
-    """Give a size to read, in units of a thousand; nothing for None."""
-    if size_bytes is None:
-        return ""
-    number, units = float(size_bytes), ["B", "kB", "MB", "GB"]
-    while number >= 1000 and len(units) > 1:
-        number /= 1000
-        del units[0]
-    return f"{number:.0f} {units[0]}" if units[0] == "B" else f"{number:.1f} {units[0]}"
-
-
 # Mermaid and DOT
 
 
@@ -205,7 +169,7 @@ def mermaid(graph: Graph) -> str:
             label = f'|"{_for_mermaid(edge.label)}"|' if edge.label else ""
             lines.append(f"    {names[edge.upstream]} -->{label} {names[node.key]}")
     for tone in dict.fromkeys(look.tone for _, look in _looks_in(graph)):
-        fill, line, ink, *_ = _COLOURS[tone]
+        fill, line, ink, *_ = COLOURS[tone]
         lines.append(f"    classDef {tone.value} fill:{fill},stroke:{line},color:{ink}")
     return "\n".join(lines) + "\n"
 
@@ -226,7 +190,7 @@ def dot(graph: Graph) -> str:
     ]
     for node in graph.nodes:
         look = graph.looks[node.state]
-        fill, line, ink, *_ = _COLOURS[look.tone]
+        fill, line, ink, *_ = COLOURS[look.tone]
         label = r"\n".join(_for_dot(part) for part in (f"{look.sign} {node.label}", node.detail) if part)
         style = f'fillcolor="{fill}", color="{line}", fontcolor="{ink}"'
         lines.append(f'    {names[node.key]} [label="{label}", {style}]')
@@ -261,10 +225,7 @@ def fragment(graph: Graph, *, max_rows: int | None = 500) -> str:
     marks = "\0".join([graph.title, *(node.key for node in graph.nodes)]).encode("utf-8", "backslashreplace")
     scope = f"sl-{hashlib.sha256(marks).hexdigest()[:8]}"  # two graphs on one page must not share their anchors
     anchors = {node.key: f"{scope}-{number}" for number, node in enumerate(graph.nodes)}
-    lines = [f'<div class="superluigi-graph">\n<style>{_style()}</style>']
-    if graph.title:
-        lines.append(f'<p class="title">{html.escape(clean(graph.title))}</p>')
-    lines.append('<div role="list">')
+    lines = [markup.titled(graph.title) if graph.title else "", '<div role="list">']
     left_out = 0
     for number, row in enumerate(_rows(graph)):
         if max_rows is not None and number >= max_rows:
@@ -275,19 +236,12 @@ def fragment(graph: Graph, *, max_rows: int | None = 500) -> str:
     if left_out:
         lines.append(f"<p>{left_out} more lines are left out here.</p>")
     legend = "; ".join(f"{look.sign} {state}: {look.meaning}" for state, look in _looks_in(graph))
-    lines.append(f'<p class="faint">{html.escape(legend)}</p>\n</div>\n')
-    return "\n".join(lines)
+    return markup.card(*lines, f'<p class="faint">{html.escape(legend)}</p>')
 
 
 def table(title: str, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """Give facts as a piece of a page, in the style of `fragment`; without rows the title alone."""
-    lines = [f'<div class="superluigi-graph">\n<style>{_style()}</style>']
-    lines.append(f'<p class="title">{html.escape(clean(title))}</p>')
-    if rows:
-        cells = [[f"<th>{html.escape(clean(cell))}</th>" for cell in head]]
-        cells += [[f"<td>{html.escape(clean(cell))}</td>" for cell in row] for row in rows]
-        lines.append("<table>" + "\n".join(f"<tr>{''.join(row)}</tr>" for row in cells) + "</table>")
-    return "\n".join([*lines, "</div>\n"])
+    return markup.card(markup.titled(title), markup.table(head, rows) if rows else "")
 
 
 def _row_as_html(row: _Row, look: Look, anchor: str) -> str:
@@ -300,16 +254,3 @@ def _row_as_html(row: _Row, look: Look, anchor: str) -> str:
     mark = f' id="{anchor}"' if is_here else ""
     sign = f'<span class="{look.tone.value}" title="{state}">{html.escape(look.sign)} {state}</span>'
     return f'<div role="listitem"{mark} style="padding-left:{row.depth * 1.4:.1f}em">{role}{named} {sign}{said}</div>'
-
-
-def _style() -> str:
-    """Give the rules for both grounds: the ground is painted too, as a notebook may be of another than the system."""
-    own = ".superluigi-graph"
-    on_light = "".join(f"{own} .{tone.value}{{color:{colours[3]}}}" for tone, colours in _COLOURS.items())
-    on_dark = "".join(f"{own} .{tone.value}{{color:{colours[4]}}}" for tone, colours in _COLOURS.items())
-    return (
-        f"{own}{{background:#fff;color:#1f2328;font:13px/1.6 ui-monospace,monospace;padding:.5em;overflow-x:auto}}"
-        f"{own} .title{{font-weight:bold}}{own} .role{{font-style:italic}}{own} a{{color:inherit}}"
-        f"{own} div{{white-space:nowrap}}{on_light}"
-        f"@media (prefers-color-scheme:dark){{{own}{{background:#16191d;color:#e6edf3}}{on_dark}}}"
-    )

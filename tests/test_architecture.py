@@ -19,13 +19,13 @@ BY_NAME = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relativ
 
 # A module may import from the layers above its own in this list, and from its own.
 LAYERS = [
-    ["errors", "forks", "config", "parameters", "visuals", "source", "task_log"],
+    ["errors", "failure_cards", "forks", "config", "parameters", "patience", "markup", "visuals", "source", "task_log"],
     ["storage"],
     ["targets"],
     ["dag"],
     ["identity", "provenance", "expectations"],
     ["execution"],
-    ["tasks"],
+    ["tasks", "cards"],
     ["rehearsal"],
     ["records"],
     ["failures"],

@@ -1,6 +1,7 @@
 """What counts as the code of a task: its class, and all of the user's own that it reaches; nothing else."""
 
 import importlib
+import linecache
 import sys
 import textwrap
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from superluigi import AtomicTaskWithMetadata
 from superluigi.source import code_fingerprint
 
 HELPERS = """
@@ -55,6 +57,59 @@ def fingerprint(folder: Path, number: int, helpers: str = HELPERS, tasks: str = 
         return code_fingerprint(importlib.import_module(f"{package}.tasks").Cleaned)
     finally:
         sys.path.remove(str(folder))
+
+
+def cell(source: str, number: int) -> dict[str, Any]:
+    """Execute a cell as IPython does: as a file of its own that stands in `linecache` alone; give its names."""
+    name = f"/tmp/ipykernel_1/{number}-{abs(hash(source))}.py"
+    linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
+    names: dict[str, Any] = {"__name__": "__main__", "AtomicTaskWithMetadata": AtomicTaskWithMetadata}
+    exec(compile(source, name, "exec"), names)
+    return names
+
+
+CELL = """
+def make():
+    class Inner(AtomicTaskWithMetadata):
+        depth = {inner}
+    return Inner
+
+@(lambda cls: cls)
+class Twice(AtomicTaskWithMetadata):
+    depth = 1
+first = Twice
+
+class Twice(AtomicTaskWithMetadata):
+    depth = {depth}
+
+class Plain:
+    def step(self):
+        return {plain}
+
+class User(Plain, AtomicTaskWithMetadata):
+    pass
+"""
+
+
+def test_classes_of_a_cell_have_their_code_each_its_own() -> None:
+    kept, edited = cell(CELL.format(inner=1, depth=2, plain=3), 1), cell(CELL.format(inner=4, depth=5, plain=6), 2)
+    again = cell("# a comment\n" + CELL.format(inner=1, depth=2, plain=3), 3)
+
+    for name in ("Twice", "User", "first"):
+        assert code_fingerprint(kept[name]) is not None
+        assert code_fingerprint(kept[name]) == code_fingerprint(again[name])
+    assert code_fingerprint(kept["make"]()) == code_fingerprint(again["make"]()) is not None
+    for name in ("Twice", "User"):
+        assert code_fingerprint(kept[name]) != code_fingerprint(edited[name])
+    assert code_fingerprint(kept["make"]()) != code_fingerprint(edited["make"]())
+    assert code_fingerprint(kept["first"]) == code_fingerprint(edited["first"])
+
+
+def test_a_class_whose_cell_is_gone_has_no_code() -> None:
+    names = cell(CELL.format(inner=1, depth=2, plain=3), 1)
+    linecache.cache.clear()
+
+    assert code_fingerprint(names["Twice"]) is None
 
 
 @pytest.mark.parametrize(

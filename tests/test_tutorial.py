@@ -1,4 +1,4 @@
-"""The tutorial runs as a script, and each of its runs does exactly what its text says.
+"""The tutorial runs as a script and as a notebook, and each of its runs does exactly what its text says.
 
 It is started as a reader starts it: in a process of its own, with no AWS settings and an empty data directory.
 """
@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import boto3
+import jupytext
 import pandas as pd
 import pytest
+from notebooks import executed
 
 from superluigi.testing import embedded_s3
 
@@ -100,6 +102,27 @@ def test_the_chapters_come_in_order(finished: subprocess.CompletedProcess[str]) 
     headings = re.findall(r"^(\d+\. .*)\n=+$", finished.stdout, flags=re.MULTILINE)
 
     assert headings == CHAPTERS
+
+
+def test_it_opens_and_runs_as_a_notebook_and_shows_pictures(
+    finished: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    notebook = jupytext.read(TUTORIAL)
+
+    cells = executed(notebook, tmp_path, PYTHONPATH=os.pathsep.join(map(str, (TUTORIAL.parents[1], TUTORIAL.parent))))
+
+    assert [cell.error for cell in cells if cell.error] == []
+    assert [cell.stderr for cell in cells if cell.stderr] == []
+    assert counts("".join(cell.stdout for cell in cells)) == counts(finished.stdout)
+    pictures = [picture["text/html"] for cell in cells for picture in cell.shown if "text/html" in picture]
+    task, deleted, versioned, why, lineage = pictures
+    assert "✓ complete" in task
+    assert "predicted_hires" in task  # the first rows
+    assert "○ missing" in deleted
+    assert "○ missing" in versioned
+    assert "will not run" in why
+    assert "Lineage of s3://superluigi/data/predictions/" in lineage
+    assert cells[-1].stdout.endswith("All done.\n")
 
 
 @pytest.mark.parametrize(
@@ -203,10 +226,3 @@ def test_aws_and_bucket_go_together(tmp_path: Path, arguments: list[str]) -> Non
     assert refused.returncode == 2
     assert "--aws and --bucket go together" in refused.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_notebook_kernel_may_bring_its_own_arguments(tmp_path: Path) -> None:
-    finished = run_tutorial(tmp_path, "-f", "/somewhere/kernel-1.json")
-
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert counts(finished.stdout)[:4] == [(3, 0), (0, 1), (1, 2), (2, 1)]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from superluigi import visuals
+from superluigi import markup, visuals
 from superluigi.visuals import Edge, Graph, Look, Node, Tone
 
 LOOKS = {
@@ -209,6 +209,8 @@ def contrast(first, second):
 
 @pytest.mark.parametrize("tone", Tone)
 def test_every_tone_reads_on_light_and_on_dark_ground(tone):
-    fill, _, ink, on_light, on_dark = visuals._COLOURS[tone]
+    fill, _, ink, on_light, on_dark = markup.COLOURS[tone]
 
-    assert min(contrast(fill, ink), contrast("#ffffff", on_light), contrast("#16191d", on_dark)) >= 4.5
+    assert (
+        min(contrast(fill, ink), contrast(markup.LIGHT_GROUND, on_light), contrast(markup.DARK_GROUND, on_dark)) >= 4.5
+    )

@@ -25,7 +25,7 @@ from datetime import date
 
 import joblib
 import pandas as pd
-from tutorial_utils import FeaturesTask, ModelTask, heading, tutorial_bucket
+from tutorial_utils import FeaturesTask, ModelTask, heading, show, tutorial_bucket
 
 from superluigi import AtomicTaskWithMetadata, DateParameter, IntParameter, S3ObjectTarget, lineage, run_task, tree, why
 from superluigi.testing import embedded_s3
@@ -172,6 +172,9 @@ print(predictions.sort_values("predicted_hires", ascending=False).head())
 # The record lies beside the output, under its name and `.metadata.json`. It holds what you put into `metadata`
 # (`row_count`, `total_hires`), and how the output came about. Each input is named with its fingerprint and with the
 # place of its own record, so you can walk back to the beginning.
+#
+# In a notebook a task that ends a cell shows all this by itself: its state, what it requires, its outputs with their
+# records, and the first rows of a table. (`show` draws a value in a notebook, and prints it in a script.)
 
 # %%
 heading("8. Opening the lineage record")
@@ -182,6 +185,8 @@ print(json.dumps({name: value for name, value in record.items() if name != "pack
 
 model_record = task.requires()["model"].output().read_metadata()
 print(f"\nThe model behind it is off by {model_record['held_out_mean_absolute_error']:.1f} hires a day and station.")
+
+show(task)
 
 # %% [markdown]
 # ## 9. Stopping at an error
@@ -224,7 +229,7 @@ print(f"Was anything published? {broken_task.output().exists()}")
 # %%
 heading("10. A file in the middle is deleted: rerun_stale makes it again")
 FeaturesTask(date=date(2022, 12, 15), version=4).output().remove()
-print(tree(task))
+show(tree(task))
 run_task(task, rerun_stale=True)
 
 # %% [markdown]
@@ -238,7 +243,7 @@ run_task(task, rerun_stale=True)
 heading("11. A new __version__ of the model: its path moves, and that of the predictions")
 before = task.output().path
 ModelTask.__version__ = "2"
-print(tree(task))
+show(tree(task))
 print(f"before: {before}\nnow:    {task.output().path}")
 run_task(task)
 
@@ -249,8 +254,8 @@ run_task(task)
 
 # %%
 heading("12. why and lineage")
-print(why(task))
-print(lineage(task.output()))
+show(why(task))
+show(lineage(task.output()))
 
 # %% [markdown]
 # ## That is all

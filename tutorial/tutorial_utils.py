@@ -5,6 +5,7 @@ a real regression, fitted with scikit-learn. The tutorial itself is in `superlui
 date always gives the same table, so every run can be compared with the last.
 """
 
+import builtins
 import os
 from datetime import date, timedelta
 
@@ -100,6 +101,16 @@ def observed_hires(day: date) -> np.ndarray:
     )
     riders = np.random.default_rng(seed=[day.toordinal(), 1])
     return riders.poisson(np.exp(log_rate))
+
+
+def show(value) -> None:
+    """Show a value as the place can: a notebook draws it, a script prints it."""
+    if hasattr(builtins, "__IPYTHON__"):
+        from IPython.display import display
+
+        display(value)
+    else:
+        print(value)
 
 
 def heading(text: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from superluigi.cli import drawings, naming, parsing
 from superluigi.cli import options as shared
 from superluigi.cli.terminal import Answer, ExitCode, UsageError
-from superluigi.visuals import size
+from superluigi.markup import size
 
 if TYPE_CHECKING:
     import argparse

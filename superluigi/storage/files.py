@@ -290,6 +290,30 @@ def files_in(folder: Path, *, may_lead_outside: bool = False) -> list[tuple[str,
     return sorted(found)
 
 
+def sizes_in(folder: Path, limit: int) -> tuple[list[tuple[str, int]], bool]:
+    """Give names and sizes of the files below a folder, sorted, and whether there are more than so many.
+
+    Links to folders are not followed, and one to nothing has no size. With more than `limit` files it is the first
+    that are found.
+    """
+    found: list[tuple[str, int]] = []
+    pending = [("", os.fspath(folder))]
+    while pending:
+        prefix, current = pending.pop()
+        with os.scandir(current) as children:
+            for child in children:
+                if child.is_dir(follow_symlinks=False):
+                    pending.append((f"{prefix}{child.name}/", child.path))
+                    continue
+                if len(found) >= limit:
+                    return sorted(found), True
+                try:
+                    found.append((f"{prefix}{child.name}", child.stat().st_size))
+                except OSError:
+                    found.append((f"{prefix}{child.name}", 0))
+    return sorted(found), False
+
+
 def _check_link(link: Path, root: Path, name: str, *, may_lead_outside: bool = False) -> None:
     way_out = "Replace the link by the file itself, or let it point to a file inside the folder."
     try:

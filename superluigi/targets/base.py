@@ -70,6 +70,15 @@ class Target(luigi.Target):
         """Give the class and the path."""
         return f"{type(self).__name__}({str(self.path)!r})"
 
+    def _repr_html_(self) -> str:
+        """Give what a notebook shows: whether the data are there, the record, the first rows. Fetches no data.
+
+        In S3 it costs a HEAD or a listing, and a GET of the record. Takes a few seconds at most, and never fails.
+        """
+        from superluigi.targets.cards import card_of
+
+        return card_of(self)
+
     def describe(self) -> Metadata:
         """Give type and path as a lineage record names them."""
         return {"type": type(self).__name__, "path": str(self.path)}

@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from superluigi.storage.leases import LockFile
 from superluigi.targets import metadata
 from superluigi.targets.base import Target
 from superluigi.targets.publishing import recover_abandoned
-from superluigi.targets.store import Present, Seen, Shape, Written
+from superluigi.targets.store import MAX_COUNTED, MAX_DIGESTED_BYTES, MAX_NAMED, Glimpse, Present, Seen, Shape, Written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,6 +184,39 @@ class LocalStore:
         if isinstance(recorded, dict) and "fingerprint" in recorded:  # it is of the data, or it would not be their own
             return Seen(str(recorded["fingerprint"]), own)
         return Seen(self.fingerprint(), own, None if own is not None else stored)
+
+    def glimpse(self) -> Glimpse:
+        """Give what a picture shows; of data whose sizes or times are not as recorded only small ones are read."""
+        stored = self.stored_record()
+        found = self._present(heals=False)
+        if found is None:
+            is_removed = stored is not None and metadata.REMOVED in stored
+            return Glimpse(exists=False, record=stored if is_removed else None)
+        if self.shape is Shape.FILE:
+            sizes, has_more = [("", found.st_size)], False
+        else:
+            sizes, has_more = files.sizes_in(self.path, MAX_COUNTED)
+            sizes = [(name, size_bytes) for name, size_bytes in sizes if name != self.inside_name]
+        size_bytes = sum(size for _, size in sizes)
+        own = None if has_more or stored is None else self._recorded(stored, size_bytes)
+        output = own.get("output") if own is not None else None
+        fingerprint = output.get("fingerprint") if isinstance(output, dict) else None
+        told = Glimpse(exists=True, size_bytes=size_bytes, fingerprint=fingerprint, record=own, copy=self.path)
+        if self.shape is Shape.FILE:
+            return told
+        return replace(told, contents=tuple(sizes[:MAX_NAMED]), files=len(sizes), has_more=has_more)
+
+    def _recorded(self, stored: Metadata, size_bytes: int) -> Metadata | None:
+        """Give the record of the present data among what is stored, as far as that is told without reading much."""
+        if size_bytes <= MAX_DIGESTED_BYTES:
+            return self._own_record(stored)
+        stamp = self._stamp()
+        former = stored.get("superseded")
+        for found in (stored, former if isinstance(former, dict) else {}):
+            output = found.get("output")
+            if isinstance(output, dict) and output.get("stamp") == stamp:
+                return {name: value for name, value in found.items() if name != "superseded"}
+        return None
 
     def stored_record(self) -> Metadata | None:
         """Give the record as it lies there, be it of other data."""

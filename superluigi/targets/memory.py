@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import luigi
 
+from superluigi import markup
 from superluigi.errors import MemoryTargetError, TargetNotFoundError
+from superluigi.markup import Tone
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -327,6 +329,11 @@ class PathlessTarget(luigi.Target):
     def __repr__(self) -> str:
         """Give the class, and whose it is."""
         return f"<{self}>"
+
+    def _repr_html_(self) -> str:
+        """Give what a notebook shows: whether the value is there; not the value, which may be large or elsewhere."""
+        sign = markup.said("✓ there", Tone.GOOD) if self.exists() else markup.said("○ not there", Tone.PLAIN)
+        return markup.card(markup.titled(markup.beside(str(self), sign)))
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the values behind: they are the run's."""

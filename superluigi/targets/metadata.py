@@ -23,6 +23,26 @@ Metadata = dict[str, Any]
 
 REMOVED = "removed_time"  # the field of a record that outlives its data: when they were removed
 
+# The fields of `provenance.build` and of what is added to records later; all others are the user's own metadata.
+RECORD_FIELDS = frozenset(
+    [
+        *("schema", "task_family", "task_module", "task_id", "task_hash", "version", "code", "params", "input"),
+        *(
+            "dynamic_input",
+            "in_memory",
+            "output",
+            "start_time",
+            "end_time",
+            "duration",
+            "run_id",
+            "log_path",
+            "host",
+            "user",
+        ),
+        *("python", "packages", "git_commit", "git_dirty", "superseded", "accepted", REMOVED),
+    ]
+)
+
 _MAX_DEPTH = 100
 _MAX_SHOWN = 60  # characters
 _MAX_INT_BITS = 13_000  # Python reads and writes no more than 4,300 digits (sys.set_int_max_str_digits)

@@ -23,7 +23,7 @@ from superluigi.storage.s3_leases import S3Lease
 from superluigi.targets import metadata
 from superluigi.targets.base import Target
 from superluigi.targets.foresight import Question, answer, look_ahead
-from superluigi.targets.store import Present, Seen, Shape, Written
+from superluigi.targets.store import MAX_NAMED, Glimpse, Present, Seen, Shape, Written
 
 if TYPE_CHECKING:
     import os
@@ -38,6 +38,7 @@ _UNFINISHED_NAME = ".superluigi-unfinished"
 _RUN_ID = "superluigi-run-id"
 _MAX_KEY_BYTES = 1024
 _DOWNLOADS = 3
+_KEYS_OF_A_PAGE = 1000
 _BUCKET = r"arn:[\w:/.-]+|[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]"
 
 
@@ -154,6 +155,20 @@ class S3ObjectStore(_S3Store):
             return _seen_without_data(stored)
         own = self._own_record(present, stored)
         return Seen(_fingerprint_of(present), own, None if own is not None else stored)
+
+    def glimpse(self) -> Glimpse:
+        """Give what a picture shows. One HEAD, one GET."""
+        present, stored = self.bucket.head(self.key), self.stored_record()
+        if present is None:
+            return Glimpse(exists=False, record=_seen_without_data(stored).record)
+        entry = self.entry()
+        return Glimpse(
+            exists=True,
+            size_bytes=present.size_bytes,
+            fingerprint=_fingerprint_of(present),
+            record=self._own_record(present, stored),
+            copy=entry.path if entry.is_fresh(present.etag) else None,
+        )
 
     def _own_record(self, present: ObjectFacts, stored: Metadata | None) -> Metadata | None:
         """Give the record of the present object among what is stored, and what that replaced."""
@@ -326,6 +341,24 @@ class S3PrefixStore(_S3Store):
         # A record that was written by hand names no data.
         is_own = not isinstance(output, dict) or output.get("fingerprint", fingerprint) == fingerprint
         return Seen(fingerprint, stored, None) if is_own else Seen(fingerprint, None, stored)
+
+    def glimpse(self) -> Glimpse:
+        """Give what a picture shows. One listing of the first thousand keys, one GET."""
+        items = list(self.bucket.listing(self.key, limit=_KEYS_OF_A_PAGE))
+        has_more = len(items) == _KEYS_OF_A_PAGE
+        seen = self.seen(items, self.stored_record())
+        sizes = [(item.key.removeprefix(self.key), item.size_bytes) for item in items if self._is_data(item)]
+        if seen.fingerprint is None:
+            return Glimpse(exists=False, record=seen.record)
+        return Glimpse(
+            exists=True,
+            size_bytes=sum(size for _, size in sizes),
+            fingerprint=None if has_more else seen.fingerprint,
+            record=None if has_more else seen.record,
+            contents=tuple(sizes[:MAX_NAMED]),
+            files=len(sizes),
+            has_more=has_more,
+        )
 
     def fingerprint(self) -> str:
         """Give one digest over names, sizes and ETags. One listing."""

@@ -88,6 +88,30 @@ class Seen:
     stray: Metadata | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Glimpse:
+    """What a picture shows of a target; `record` as in `Seen`.
+
+    `size_bytes` and `files` count what is named in `contents`, or more of it than is named; both are None if there are
+    no data, and `has_more` says that there are others which were not counted: then neither the fingerprint nor the
+    record is known. `copy` is where the data can be read on this disk as they are now, None if that takes a download.
+    """
+
+    exists: bool
+    size_bytes: int | None = None
+    fingerprint: str | None = None
+    record: Metadata | None = None
+    contents: tuple[tuple[str, int], ...] = ()
+    files: int | None = None
+    has_more: bool = False
+    copy: Path | None = None
+
+
+MAX_NAMED = 10  # files whose names a picture shows
+MAX_COUNTED = 10_000  # files of a folder that are looked at for a picture; of a prefix the first thousand
+MAX_DIGESTED_BYTES = 16 << 20  # data that are read for a picture, to tell whether their record is their own
+
+
 class Store(Protocol):
     """A place that holds the data and the record of one target."""
 
@@ -119,6 +143,12 @@ class Store(Protocol):
 
     def look(self) -> Seen:
         """Give what is there. Reads local data only if they are not as recorded; in S3 one HEAD or listing, one GET."""
+
+    def glimpse(self) -> Glimpse:
+        """Give what a picture shows; changes nothing, not even what a killed process left.
+
+        Of local data little is read. In S3 a HEAD, or a listing of the first thousand keys, and a GET; no data.
+        """
 
     def write_record(self, record: Metadata) -> None:
         """Replace the record in one step."""
