@@ -27,19 +27,8 @@ REMOVED = "removed_time"  # the field of a record that outlives its data: when t
 RECORD_FIELDS = frozenset(
     [
         *("schema", "task_family", "task_module", "task_id", "task_hash", "version", "code", "params", "input"),
-        *(
-            "dynamic_input",
-            "in_memory",
-            "output",
-            "start_time",
-            "end_time",
-            "duration",
-            "run_id",
-            "log_path",
-            "host",
-            "user",
-        ),
-        *("python", "packages", "git_commit", "git_dirty", "superseded", "accepted", REMOVED),
+        *("dynamic_input", "in_memory", "output", "start_time", "end_time", "duration", "run_id", "log_path"),
+        *("host", "user", "python", "packages", "git_commit", "git_dirty", "superseded", "accepted", REMOVED),
     ]
 )
 
