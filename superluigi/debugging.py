@@ -34,21 +34,25 @@ def debug(task: luigi.Task | None = None, *, last: bool = False, step: bool = Fa
     where there is one, else `pdb`, or what `PYTHONBREAKPOINT` names.
 
     Nothing is published: outputs that are files or folders are written to a scratch folder, also by tasks that open
-    `self.output()` themselves. A target without a path is the real one, and so are the outputs of a plain `luigi.Task`.
+    `self.output()` themselves, plain ones of Luigi among them. A target without a path is the real one.
 
     Raises:
-        TaskTypeError: neither a task nor `last=True` was given, or no task has failed.
-        TargetNotFoundError: an input, or a task that `run` yields, is not there.
+        TaskTypeError: neither a task nor `last=True` was given, or no task has failed; or the task has no `run`, or
+            writes to what cannot be redirected.
     """
     chosen = _chosen(task, last=last)
     entered: list[BaseException] = []
 
     def enter(error: BaseException) -> None:
-        if error not in entered:
+        if not any(error is known for known in entered):
             entered.append(error)
-            print(f"{type(error).__name__}: {error}")
+            print(failures.said_by(error))
             post_mortem(error, chosen)
 
+    run: object = chosen.run
+    if run is None or run is NotImplemented:
+        message = f"{public_name(chosen)} is made elsewhere: it has no run() to enter. See why its data are missing."
+        raise TaskTypeError(message)
     print(f"{public_name(chosen)}: runs again; nothing will be published.")
     with rehearsed(chosen, needs_all=False), examined(enter):
         try:

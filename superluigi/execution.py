@@ -249,7 +249,17 @@ def _run(task: Any, function: Callable[..., Any], args: tuple[Any, ...], kwargs:
         first = next(execution)
     except StopIteration:
         return None
+    except _StoppedError as stopped:
+        raise stopped.error from None  # as the user's run has raised it
     return _resumed(execution, first)
+
+
+class _StoppedError(Exception):
+    """Carries a `StopIteration` of the user's out of a generator, which Python would turn into another error."""
+
+    def __init__(self, error: StopIteration) -> None:
+        self.error = error
+        super().__init__(error)
 
 
 def _inside(task: Any, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -257,6 +267,10 @@ def _inside(task: Any, call: Callable[..., Any], *args: Any, **kwargs: Any) -> A
     token = _running.set((*_running.get(), id(task)))
     try:
         return call(*args, **kwargs)
+    except StopIteration as error:
+        if isinstance(getattr(call, "__self__", None), Generator):
+            raise  # the end of the user's generator
+        raise _StoppedError(error) from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):  # the user's error stays as it is; the next run has more room
             cache.give_up_all(cache.default_root())
@@ -334,7 +348,9 @@ class _Execution:
                     yield from self._called(call, {name: arguments[name] for name in self.declared})
                 except (Exception, SystemExit) as error:
                     if (examine := _examiner.get()) is not None:
-                        examine(error)  # as long as the private paths are there
+                        examine(
+                            error.error if isinstance(error, _StoppedError) else error
+                        )  # as long as the private paths are there
                     raise
                 self._check_declares_output(outputs)
                 with self.draft.open():
@@ -422,6 +438,7 @@ class _Execution:
         def opened(target: Any) -> Any:
             if isinstance(target, PathlessTarget):
                 return target.within(self.draft)
+            _check_is_target(target, self.task)
             own = own_target(target)
             return target if own is None else StagedOutput(own, self._stack.enter_context(own.store.staging()))
 
@@ -530,6 +547,20 @@ def own_target(target: Any) -> Target | None:
     if isinstance(target, luigi.LocalTarget):
         return (LocalFolderTarget if os.path.isdir(target.path) else LocalFileTarget)(target.path)
     return None
+
+
+def _check_is_target(target: Any, task: luigi.Task) -> None:
+    """See that something which `output()` gave is a target, or has at least what Luigi asks of one.
+
+    Raises:
+        TaskTypeError: it is not.
+    """
+    if isinstance(target, str | os.PathLike) or not hasattr(target, "exists"):
+        message = (
+            f"{type(task).__name__}.output() gives {target!r}, a {type(target).__name__}. Give targets, alone or "
+            "nested, such as LocalFileTarget(path)."
+        )
+        raise TaskTypeError(message)
 
 
 def _is_luigi_s3(target: Any) -> bool:

@@ -8,6 +8,7 @@ invariant: whatever is wrong with the user's code, telling of a failure raises n
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import inspect
 import linecache
 import os
@@ -19,23 +20,28 @@ import sysconfig
 import traceback
 import types
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import luigi
 
-from superluigi import config, dag
-from superluigi.errors import FailureInput, Frame, TaskFailure, public_name
+from superluigi import config, dag, provenance
+from superluigi.errors import FailureInput, Frame, TaskFailure, TaskTypeError, public_name
 from superluigi.records import inputs_of
 from superluigi.storage import workplace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 _DYNAMIC = "<dynamic-code>"  # as in `source`: the file of a class that was pickled by value
 _FRAME = re.compile(r'^\s*File "(?P<path>.*)", line (?P<line>\d+), in (?P<function>.*)$')
 _MARKS = re.compile(r"^\s*[~^]+\s*$")  # under the part of a line that failed
 _DIED = re.compile(r"died unexpectedly with exit code (?P<code>-?\d+)$")  # in Luigi's worker
+_TIMED_OUT = re.compile(r"^Task \S+ timed out")  # there as well
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_MAX_LINE = 1000
+_MAX_LINES = 200
+_MAX_INNER = 5
 _HEADER = "Traceback (most recent call last):"
 _MAX_REMEMBERED = 20
 
@@ -54,11 +60,12 @@ def failure_of(
 ) -> TaskFailure:
     """Give what is told of a failure; `text` is its traceback, or a sentence where there is none."""
     where = circumstances or Circumstances()
+    secrets = provenance.secrets_of(task)
     return TaskFailure(
         task=public_name(task),
-        reason=_reason(error, text),
+        reason=provenance.masked(_reason(error, text), secrets),
         exception=error,
-        traceback=text,
+        traceback=provenance.masked(text, secrets),
         frames=tuple(_frames(task, error, text)),
         inputs=tuple(_inputs(task, where.read)),
         log=where.log,
@@ -70,12 +77,27 @@ def _reason(error: BaseException | None, text: str) -> str:
     if error is None:
         said = text.strip().rpartition("\n")[2]
         died = _DIED.search(said)
-        return said if died is None else _of_death(int(died["code"]))
+        if died is not None:
+            return _of_death(int(died["code"]))
+        return "it took longer than its worker_timeout" if _TIMED_OUT.search(said) else _clean(said)
+    lines = [said_by(error), *map(str, getattr(error, "__notes__", ()))]
+    lines += [f"- {said_by(inner)}" for inner in list(getattr(error, "exceptions", ()))[:_MAX_INNER]]
+    return _clean("\n".join(lines))
+
+
+def said_by(error: object) -> str:
+    """Give the class of an error and what it says, if it says anything."""
     try:
         said = str(error)
     except Exception:  # noqa: BLE001  (the user's own __str__ may fail in whatever way)
         said = ""
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def _clean(text: str) -> str:
+    """Give a text without what would move the cursor of a terminal, each line no longer than can be read."""
+    lines = [line if len(line) <= _MAX_LINE else f"{line[: _MAX_LINE - 1]}…" for line in text.split("\n")]
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], "\n".join(lines[:_MAX_LINES]))
 
 
 def _of_death(code: int) -> str:
@@ -108,9 +130,10 @@ def frames_below_the_user(task: luigi.Task, trace: types.TracebackType | None) -
     return of_the_user[::-1].index(True) if any(of_the_user) else 0
 
 
-def text_for_log(error: BaseException) -> str:
+def text_for_log(task: luigi.Task, error: BaseException) -> str:
     """Give the traceback of an error as text, from the user's code on."""
-    return "".join(traceback.format_exception(type(error), error, from_the_user(error.__traceback__)))
+    text = "".join(traceback.format_exception(type(error), error, from_the_user(error.__traceback__)))
+    return provenance.masked(text, provenance.secrets_of(task))
 
 
 def _frames(task: luigi.Task, error: BaseException | None, text: str) -> Iterator[Frame]:
@@ -214,26 +237,30 @@ _last: list[luigi.Task] = []
 
 
 def remember(tasks: Sequence[luigi.Task]) -> None:
-    """Keep the tasks that failed in a run, for `debug(last=True)` in this process or in another on this machine."""
+    """Keep the tasks that failed in a run, for `debug(last=True)` in this process or in another on this machine.
+
+    The file holds their parameters, private ones among them; nobody else may read it.
+    """
     _last[:] = tasks[:_MAX_REMEMBERED]
     with contextlib.suppress(Exception):  # what does not pickle can be entered from this process alone
         import cloudpickle
 
-        data = cloudpickle.dumps(_last)
-        folder = config.data_dir()
-        folder.mkdir(parents=True, exist_ok=True)
+        data = cloudpickle.dumps([_packed(task) for task in _last])
+        config.data_dir().mkdir(parents=True, exist_ok=True)
         with workplace.private_folder() as private:
             staged = private / "last"
+            staged.touch(mode=0o600)
             staged.write_bytes(data)
-            staged.chmod(0o600)
             os.replace(staged, _file())
 
 
 def recall() -> Sequence[luigi.Task]:
     """Give the tasks that failed last, of this process or else of the machine; none if none has, or all is forgotten.
 
+    The class of a script is taken from the script as it is now.
+
     Raises:
-        Exception: whatever importing the module of a task raises.
+        TaskTypeError: what is remembered cannot be read here.
     """
     if _last or not _file().exists():
         return tuple(_last)
@@ -241,8 +268,44 @@ def recall() -> Sequence[luigi.Task]:
 
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())  # where a script's neighbours are
-    found: Iterable[luigi.Task] = cloudpickle.loads(_file().read_bytes())
-    return tuple(found)
+    try:
+        return tuple(_unpacked(*packed) for packed in cloudpickle.loads(_file().read_bytes()))
+    except Exception as error:
+        message = (
+            f"The task that failed last cannot be read from {_file()}: {said_by(error)}. Start where its module can be "
+            "imported, or give the task: debug(task)."
+        )
+        raise TaskTypeError(message) from error
+
+
+_Place: TypeAlias = "tuple[str, str, dict[str, Any]] | None"
+
+
+def _packed(task: luigi.Task) -> tuple[_Place, luigi.Task]:
+    """Give a task to be kept; of one whose class stands in a script also where that is, as its code may be mended."""
+    main = sys.modules["__main__"]
+    file, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
+    if type(task).__module__ != "__main__" or file is None or spec is not None:
+        return None, task
+    return (os.path.abspath(file), type(task).__qualname__, dict(task.param_kwargs)), task
+
+
+def _unpacked(place: _Place, task: luigi.Task) -> luigi.Task:
+    if place is None or not os.path.isfile(place[0]):
+        return task
+    file, name, params = place
+    spec = importlib.util.spec_from_file_location("__mp_main__", file)  # the name that multiprocessing gives it
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, os.path.dirname(file))  # as Python does for a script
+    spec.loader.exec_module(module)
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part)
+    again: luigi.Task = found(**params)
+    return again
 
 
 def _file() -> Path:

@@ -15,7 +15,7 @@ import luigi
 
 from superluigi import dag, identity
 from superluigi.errors import ConfigError, TaskFailedError, TaskTypeError, UnknownTaskError
-from superluigi.failures import failure_of
+from superluigi.failures import failure_of, remember
 
 if TYPE_CHECKING:
     from superluigi.errors import TaskFailure
@@ -78,6 +78,7 @@ def plan_forcing(
 
 def _graph(roots: Sequence[luigi.Task], *, raise_exception: bool) -> dict[luigi.Task, tuple[luigi.Task, ...]]:
     failures: list[TaskFailure] = []
+    failed: list[luigi.Task] = []
 
     def edges(task: luigi.Task) -> list[luigi.Task]:
         try:
@@ -87,11 +88,13 @@ def _graph(roots: Sequence[luigi.Task], *, raise_exception: bool) -> dict[luigi.
         except Exception as error:
             if raise_exception:
                 raise
+            failed.append(task)
             failures.append(failure_of(task, error, traceback.format_exc()))
             return []
 
     graph = dag.walk(roots, edges)
     if failures:
+        remember(failed)
         raise TaskFailedError(failures, "What to force cannot be told.") from failures[0].exception
     return graph
 

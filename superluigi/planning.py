@@ -21,7 +21,7 @@ import luigi
 from superluigi import dag, markup, visuals
 from superluigi.errors import ConfigError, CycleError, TaskFailedError, TaskTypeError, public_name
 from superluigi.execution import copies_inputs, own_target
-from superluigi.failures import failure_of
+from superluigi.failures import failure_of, remember
 from superluigi.markup import Tone
 from superluigi.outlook import Outlook
 from superluigi.staleness import Cause, Reason, Sight, has_record, is_cleaned_up, own_outputs, stale_because
@@ -214,6 +214,7 @@ def make_plan(
     except Exception as error:
         if raise_exception:
             raise
+        remember([planner.current])
         failure = failure_of(planner.current, error, traceback.format_exc())
         raise TaskFailedError([failure], "What would run cannot be told.") from error
 

@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 from luigi.parameter import ParameterVisibility
 
-from superluigi import identity, task_log
+from superluigi import dag, identity, task_log
 from superluigi.errors import MetadataError
 from superluigi.targets.base import Target
 from superluigi.targets.metadata import REMOVED, Metadata, now, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
     import luigi
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 SCHEMA = "superluigi/1"
 ACCEPTED = "accepted"  # the field in which today's code and version are taken for those that made the output
 IN_MEMORY = "in_memory"  # the field that tells, by task id, what the values that a task read were made from
+
+_MIN_SECRET = 4  # characters: what is shorter stands everywhere, and hides nothing by being masked
 
 _OUTSIDE_A_RUN = uuid.uuid4().hex
 _run_id: ContextVar[str | None] = ContextVar("superluigi_run_id", default=None)
@@ -135,6 +137,24 @@ def public_params(task: luigi.Task) -> dict[str, str]:
         for name, param in type(task).get_params()
         if param.visibility == ParameterVisibility.PUBLIC
     }
+
+
+def secrets_of(task: luigi.Task) -> frozenset[str]:
+    """Give the values of private and hidden parameters as text, those that are long enough to be told from words."""
+    found: set[str] = set()
+    for name, param in type(task).get_params():
+        if param.visibility != ParameterVisibility.PUBLIC:
+            for value in (task.param_kwargs[name], getattr(param, "_default", None)):
+                with contextlib.suppress(Exception):  # a parameter of the user's own may fail in whatever way
+                    found |= {param.serialize(value), *(str(part) for _, part in dag.leaves(value))}
+    return frozenset(text for text in found if len(text) >= _MIN_SECRET and text not in ("None", "True", "False"))
+
+
+def masked(text: str, secrets: Iterable[str]) -> str:
+    """Give a text in which asterisks stand for secrets."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
 
 
 def describe_input(task: luigi.Task, target: Any, fingerprint: str | None, stamp: str | None = None) -> Metadata:

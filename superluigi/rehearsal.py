@@ -41,7 +41,40 @@ def rehearsed(task: Any, *, needs_all: bool) -> Iterator[Scratch]:
         stack.enter_context(memory.holding(memory.Memory()))
         stack.enter_context(_lent(task))
         stack.enter_context(redirected(task, scratch.instead_of))
+        if not dag.is_ours(task):
+            stack.enter_context(_redirected_plain(task, scratch))
         yield scratch
+
+
+@contextlib.contextmanager
+def _redirected_plain(task: Any, scratch: Scratch) -> Iterator[None]:
+    """Let a plain task of Luigi find local targets of Luigi's in the scratch folder, wherever it asks for its output.
+
+    Raises:
+        TaskTypeError: it has an output of another kind, to which it would write.
+    """
+    others = [target for target in scratch.outputs if not isinstance(target, luigi.LocalTarget)]
+    if others:
+        message = (
+            f"{public_name(task)} is a plain luigi.Task and writes to {', '.join(map(str, others))} itself, which "
+            "cannot be redirected. Derive it from superluigi.Task or AtomicTaskWithMetadata, or run it in your own debugger."
+        )
+        raise TaskTypeError(message)
+    nested = dag.map_nested(
+        lambda target: luigi.LocalTarget(str(scratch.target_for(_own(target)).path), format=target.format),
+        task.output(),
+    )
+    vars(task)["output"] = lambda: nested
+    try:
+        yield
+    finally:
+        del vars(task)["output"]
+
+
+def _own(target: luigi.LocalTarget) -> Target:
+    own = own_target(target)
+    assert own is not None
+    return own
 
 
 class Scratch:

@@ -1,7 +1,7 @@
 """What a task prints and logs, kept in a file of its own: `<data_dir>/logs/<run id>/<family>-<task id>.log`.
 
-Everything still goes where it went before; the file is a copy. The invariant: `sys.stdout`, `sys.stderr` and the
-handlers of `logging` are as before once no task runs, and a log that cannot be written disturbs no task. Kept are the
+Everything still goes where it went before; the file is a copy. The invariant: `sys.stdout`, `sys.stderr` and
+`logging` are as before once no task runs, and a log that cannot be written disturbs no task. Kept are the
 last `MAX_LOG_BYTES` of a task in a run, and of all runs `logs_max_bytes`, the oldest runs going first. What the
 programs that a task starts write by themselves is not seen here.
 """
@@ -18,6 +18,7 @@ import shutil
 import socket
 import sys
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from superluigi import config
@@ -47,6 +48,7 @@ class TaskLog:
         self._is_begun = False
         self._has_failed = False
         self._lock = threading.Lock()
+        self._handle: int | None = None
         self.read: Any = None  # what the run has read, as its record would tell of it; for who looks into a failure
 
     @functools.cached_property
@@ -75,12 +77,17 @@ class TaskLog:
         except Exception:  # noqa: BLE001  (a full disk, or a title that fails: the task is what counts)
             self._has_failed = True
 
+    def close(self) -> None:
+        """Let go of the file; what is written later opens it again."""
+        with self._lock:
+            handle, self._handle = self._handle, None
+            if handle is not None:
+                os.close(handle)
+
     def _append(self, data: bytes) -> None:
-        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            os.write(handle, data)
-        finally:
-            os.close(handle)
+        if self._handle is None:
+            self._handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.write(self._handle, data)
         self._size += len(data)
         if self._size > MAX_LOG_BYTES:
             kept = self.path.read_bytes()[-MAX_LOG_BYTES // 2 :]
@@ -119,6 +126,7 @@ def kept(log: TaskLog) -> Iterator[TaskLog]:
             if not _open:
                 _detach()
         _current.reset(token)
+        log.close()
 
 
 def _folder() -> Path:
@@ -154,10 +162,11 @@ class _Heard:
 
     def write(self, text: str) -> Any:
         """Write to both."""
+        written = self._stream.write(text)
         log = None if _is_deaf.get() else current()
         if log is not None:
             log.write(text)
-        return self._stream.write(text)
+        return written
 
     def writelines(self, lines: Any) -> None:
         """Write each to both."""
@@ -169,55 +178,66 @@ class _Heard:
 
     def __getattr__(self, name: str) -> Any:
         """Give what the stream itself has: its encoding, its file descriptor, whether it is a terminal."""
+        if name == "_stream":  # copied, and not yet filled
+            raise AttributeError(name)
         return getattr(self._stream, name)
 
 
-class _LogHandler(logging.Handler):
-    """Keeps what is logged, but for what another handler writes to a stream that is heard."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a record to the log of the task that runs here."""
-        log = current()
-        is_of_luigi = record.name == "luigi-interface"  # what it says is about the run
-        handlers: list[Any] = [handler for handler in _handlers_of(record.name) if handler is not self]
-        if not handlers and logging.lastResort is not None and record.levelno >= logging.lastResort.level:
-            token = _is_deaf.set(is_of_luigi)
-            try:
-                logging.lastResort.handle(record)  # as Python does where there is no other handler
-            finally:
-                _is_deaf.reset(token)
-            return
-        is_heard = any(
-            record.levelno >= handler.level and isinstance(getattr(handler, "stream", None), _Heard)
-            for handler in handlers
-        )
-        if log is not None and not is_heard and not is_of_luigi:
-            log.write(f"{self.format(record)}\n")
+_format = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s").format
+_call_handlers = logging.Logger.callHandlers
 
 
-def _handlers_of(name: str) -> Iterator[logging.Handler]:
-    logger: logging.Logger | None = logging.getLogger(name)
+def _call_handlers_and_keep(logger: logging.Logger, record: logging.LogRecord) -> None:
+    """Do what a logger does with a record, and keep it where no handler has written it to a stream that is heard.
+
+    It stands in the place of a method of `logging`: a handler on the root logger would make `basicConfig` do nothing.
+    """
+    is_of_luigi = record.name == "luigi-interface"  # what it says is about the run
+    token = _is_deaf.set(is_of_luigi or _is_deaf.get())
+    try:
+        _call_handlers(logger, record)
+    finally:
+        _is_deaf.reset(token)
+    log = None if is_of_luigi else current()
+    if log is not None and not any(_is_heard(handler, record) for handler in _handlers_of(logger)):
+        log.write(f"{_format(record)}\n")
+
+
+def _is_heard(handler: Any, record: logging.LogRecord) -> bool:
+    stream = getattr(handler, "stream", None)
+    return record.levelno >= handler.level and isinstance(stream, _Heard)
+
+
+def _handlers_of(of: logging.Logger) -> list[logging.Handler]:
+    """Give the handlers that a record of a logger reaches; where there is none Python asks the one of last resort."""
+    found: list[logging.Handler] = []
+    logger: logging.Logger | None = of
     while logger is not None:
-        yield from logger.handlers
+        found += logger.handlers
         logger = logger.parent if logger.propagate else None
+    return found or ([] if logging.lastResort is None else [logging.lastResort])
 
 
-_handler = _LogHandler()
-_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+_heard: deque[_Heard] = deque(maxlen=1000)  # another thread may be within a print to one that is no longer in its place
 
 
 def _attach() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, _Heard):
-            setattr(sys, name, _Heard(stream))
-    if _handler not in logging.root.handlers:
-        logging.root.addHandler(_handler)
+            known = next((heard for heard in _heard if heard._stream is stream), None)  # noqa: SLF001  (of this module)
+            if known is None:
+                known = _Heard(stream)
+                _heard.append(known)
+            setattr(sys, name, known)
+    if logging.Logger.callHandlers is not _call_handlers_and_keep:
+        logging.Logger.callHandlers = _call_handlers_and_keep  # type: ignore[method-assign, assignment]
 
 
 def _detach() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, _Heard):  # else the task has put another in its place
-            setattr(sys, name, stream._stream)  # noqa: SLF001  (of this module)
-    logging.root.removeHandler(_handler)
+            setattr(sys, name, stream._stream)  # noqa: SLF001
+    if logging.Logger.callHandlers is _call_handlers_and_keep:
+        logging.Logger.callHandlers = _call_handlers  # type: ignore[method-assign]

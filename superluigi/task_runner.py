@@ -18,6 +18,7 @@ import luigi
 from luigi import execution_summary
 from luigi.execution_summary import LuigiStatusCode
 from luigi.interface import core
+from luigi.parameter import ParameterVisibility
 from luigi.rpc import RPCError
 from luigi.setup_logging import InterfaceLogging
 from luigi.task_status import DONE
@@ -45,6 +46,7 @@ from superluigi.targets import Target, memory
 from superluigi.targets.publishing import recover_abandoned
 from superluigi.targets.s3 import S3ObjectTarget, S3PrefixTarget
 
+_PUBLIC = ParameterVisibility.PUBLIC
 _SUCCESS = (LuigiStatusCode.SUCCESS, LuigiStatusCode.SUCCESS_WITH_RETRY)
 
 Runnable = luigi.Task | type[luigi.Task] | Sequence[luigi.Task | type[luigi.Task]]
@@ -308,7 +310,8 @@ def _report(run: Run, roots: list[luigi.Task], worker: Worker) -> None:
     visited: set[luigi.Task] = set()
     for task in dag.walk(states["still_pending_not_ext"], lambda member: worker.requirements.get(member, ())):
         execution_summary._depth_first_search(states, task, visited)  # noqa: SLF001
-    text = execution_summary._summary_wrap(execution_summary._summary_format(states, worker))  # noqa: SLF001
+    shown = {name: set(map(_Shown, tasks)) for name, tasks in states.items()}
+    text = execution_summary._summary_wrap(execution_summary._summary_format(shown, worker))  # noqa: SLF001
     print(text)
     status = execution_summary._tasks_status(states)  # noqa: SLF001
     undone: list[luigi.Task] = []
@@ -323,12 +326,38 @@ def _report(run: Run, roots: list[luigi.Task], worker: Worker) -> None:
     )
 
 
+class _Shown:
+    """A task as Luigi's summary sees it: without its private and hidden parameters."""
+
+    def __init__(self, task: luigi.Task) -> None:
+        self._task = task
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def __hash__(self) -> int:
+        return hash(self._task)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Shown) and self._task == other._task
+
+    def __str__(self) -> str:
+        return public_name(self._task)
+
+    def get_params(self) -> list[tuple[str, luigi.Parameter]]:
+        return [(name, param) for name, param in self._task.get_params() if param.visibility == _PUBLIC]
+
+
 def _not_run(task: luigi.Task, status: str) -> TaskFailure:
     reason = f"did not run: the scheduler has it as {status.lower()}"
     return TaskFailure(task=public_name(task), reason=reason, exception=None, traceback="")
 
 
 def _missing(task: luigi.Task) -> TaskFailure:
+    run: object = task.run
+    if run is not None and run is not NotImplemented:  # it has begun, and has yielded what is missing
+        reason = "waits for what it has yielded: of that something is made elsewhere, and does not exist"
+        return TaskFailure(task=public_name(task), reason=reason, exception=None, traceback="")
     places = ", ".join(str(target) for _, target in dag.leaves(task.output()))
     reason = f"is made elsewhere, and does not exist: {places or 'it has no output, and complete() says no'}"
     return TaskFailure(task=public_name(task), reason=reason, exception=None, traceback="")

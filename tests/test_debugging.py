@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import luigi
+import luigi.mock
 import pytest
 from engines import Engine, engines
 from executor_tasks import Piece, Speaking
@@ -195,3 +196,86 @@ def test_what_a_rehearsal_says_of_itself_reaches_no_record(tmp_path: Path) -> No
     debug(Speaking(folder=str(tmp_path), fails=False))
 
     assert json.loads((tmp_path / "spoken.txt.metadata.json").read_text()) == before
+
+
+def test_a_plain_task_writes_elsewhere_too_or_is_refused(tmp_path: Path) -> None:
+    class Load(luigi.Task):
+        def output(self) -> luigi.LocalTarget:
+            return luigi.LocalTarget("load.csv")
+
+        def run(self) -> None:
+            with self.output().open("w") as stream:
+                stream.write("today")
+
+    class IntoATable(Load):
+        def output(self) -> Any:
+            return luigi.mock.MockTarget("table")
+
+    Path("load.csv").write_text("precious")
+
+    debug(Load())
+    with pytest.raises(TaskTypeError, match="cannot be redirected"):
+        debug(IntoATable())
+
+    assert Path("load.csv").read_text() == "precious"
+    assert "output" not in vars(Load())
+
+
+def test_what_failed_before_anything_ran_or_left_as_it_is_was_the_last_to_fail(
+    tmp_path: Path, typed: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Needy(AtomicTaskWithMetadata):
+        def requires(self) -> Any:
+            wanted = 4712
+            raise ValueError(wanted)
+
+        def output(self) -> LocalFileTarget:
+            return LocalFileTarget("needy.txt")
+
+    with pytest.raises(TaskFailedError):
+        run_task(Speaking(folder=str(tmp_path)))
+    for options in ({"rerun_stale": True}, {"force_upstream_to_task_cls": "Needy"}, {}, {"raise_exception": True}):
+        with pytest.raises((TaskFailedError, ValueError)):
+            run_task(Needy(), **options)
+
+        capsys.readouterr()
+        typed("p wanted", "q")
+        debug(last=True)
+        assert "(Pdb) 4712" in capsys.readouterr().out, options
+
+
+def test_of_a_script_the_code_of_now_is_entered(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    source = (
+        "from superluigi import *\n"
+        "class Scripted(AtomicTaskWithMetadata):\n"
+        "    def output(self): return LocalFileTarget('scripted.txt')\n"
+        "    def run(self, output_path):\n"
+        "        word = 'before'\n"
+        "        raise ValueError(word)\n"
+        "if __name__ == '__main__':\n"
+        "    run_task(Scripted(), log_level='CRITICAL')\n"
+    )
+    script.write_text(source)
+    subprocess.run([sys.executable, "script.py"], capture_output=True, check=False)
+    script.write_text(source.replace("before", "mended"))
+
+    entered = subprocess.run(
+        [sys.executable, "-c", "import superluigi; superluigi.debug(last=True)"],
+        input="l\np word\nq\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert "raise ValueError(word)" in entered.stdout
+    assert "(Pdb) 'mended'" in entered.stdout
+
+
+def test_a_memory_that_is_damaged_is_told_so(local_data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("superluigi.failures._last", [])
+    local_data_dir.mkdir()
+    (local_data_dir / "last_failure.pickle").write_bytes(b"damaged")
+
+    with pytest.raises(TaskTypeError, match=r"cannot be read from .*last_failure\.pickle"):
+        debug(last=True)

@@ -249,3 +249,90 @@ def test_an_installed_package_of_the_users_is_the_users_code(tmp_path: Path, mon
 
     assert [frame.source for frame in failure.frames] == ["1 / 0"]
     del sys.modules["their_pipeline"], sys.modules["their_pipeline.tasks"]
+
+
+def test_private_values_reach_neither_summary_nor_message_nor_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Query(AtomicTaskWithMetadata):
+        day = luigi.IntParameter()
+        password = luigi.Parameter(visibility=luigi.parameter.ParameterVisibility.PRIVATE)
+        token = luigi.Parameter(default="hidden-token", visibility=luigi.parameter.ParameterVisibility.HIDDEN)
+
+        def output(self) -> LocalFileTarget:
+            return LocalFileTarget(f"query-{self.day}.txt")
+
+        def run(self, output_path: Path) -> None:
+            message = f"cannot log in with {self.password} and {self.token}"
+            raise ValueError(message)
+
+    error = failed([Query(day=day, password="hunter2") for day in range(4)])
+
+    logs = [Path(str(failure.log)).read_text() for failure in error.failures]
+    told = [str(error), *(failure.traceback for failure in error.failures), *logs, capsys.readouterr().out]
+    assert not [text for text in told if "hunter2" in text or "hidden-token" in text]
+    assert "cannot log in with *** and ***" in str(error)
+    assert "4 Query(day=0...3)" in told[-1]
+
+
+def test_a_stray_stop_iteration_is_the_users_own_error(tmp_path: Path) -> None:
+    class Stopping(AtomicTaskWithMetadata):
+        def output(self) -> LocalFileTarget:
+            return LocalFileTarget("stopping.txt")
+
+        def run(self, output_path: Path) -> None:
+            next(iter([]))
+
+    (failure,) = failed(Stopping()).failures
+
+    assert failure.reason == "StopIteration"
+    assert [frame.source for frame in failure.frames] == ["next(iter([]))"]
+    with pytest.raises(StopIteration):
+        run_task(Stopping(), raise_exception=True)
+
+
+@pytest.mark.parametrize("given", [Path("half.txt"), "half.txt", 3], ids=repr)
+def test_an_output_that_is_no_target_is_refused_before_run(given: Any, tmp_path: Path) -> None:
+    class Pathed(AtomicTaskWithMetadata):
+        def output(self) -> Any:
+            return given
+
+        def complete(self) -> bool:
+            return False
+
+        def run(self) -> None:
+            Path("half.txt").write_text("half")
+
+    (failure,) = failed(Pathed()).failures
+
+    assert "Give targets, alone or nested, such as LocalFileTarget(path)." in failure.reason
+    assert not Path("half.txt").exists()
+
+
+def test_notes_and_the_members_of_a_group_are_told_and_nothing_moves_the_cursor(tmp_path: Path) -> None:
+    error = ValueError("\x1b[2Jno" + "x" * 3000)
+    if sys.version_info >= (3, 11):
+        error.add_note("see the docs")
+
+    failure = failure_of(Hidden(), error, "")
+
+    assert "\x1b" not in failure.reason
+    assert len(failure.reason) < 1100
+    if sys.version_info >= (3, 11):
+        assert failure.reason.endswith("\nsee the docs")
+        group = failure_of(Hidden(), ExceptionGroup("two", [KeyError("a"), OSError("b")]), "")
+        assert group.reason.splitlines()[1:] == ["- KeyError: 'a'", "- OSError: b"]
+
+
+def test_what_a_run_has_yielded_and_is_missing_is_told_of_the_one_that_yields(tmp_path: Path) -> None:
+    class Asking(AtomicTaskWithMetadata):
+        def output(self) -> LocalFileTarget:
+            return LocalFileTarget("asked.txt")
+
+        def run(self, output_path: Path) -> Any:
+            yield External("gone.csv")
+
+    reasons = {failure.task: failure.reason for failure in failed(Asking()).failures}
+
+    assert reasons["Asking()"].startswith("waits for what it has yielded")
+    assert reasons["External(path=gone.csv)"] == "is made elsewhere, and does not exist: gone.csv"

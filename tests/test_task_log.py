@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -221,3 +222,58 @@ def test_a_run_within_a_task_keeps_apart_what_its_tasks_say(local_data_dir: Path
     assert "inside" in Path(log).read_text()
     assert (told[0], told[-1]) == ("before", "after")
     assert "inside" not in told
+
+
+def test_a_thread_that_prints_meanwhile_is_not_disturbed(tmp_path: Path) -> None:
+    script = tmp_path / "beside.py"
+    script.write_text(
+        "import sys, threading\n"
+        "import luigi\n"
+        "from superluigi import *\n"
+        "class Part(AtomicTaskWithMetadata):\n"
+        "    n = IntParameter()\n"
+        "    def output(self): return LocalFileTarget(f'parts/{self.n}.txt')\n"
+        "    def run(self, output_path): output_path.write_text('x')\n"
+        "ended = []\n"
+        "def beat():\n"
+        "    while not ended: print('alive')\n"
+        "beside = threading.Thread(target=beat, daemon=True)\n"
+        "beside.start()\n"
+        "run_task([Part(n=n) for n in range(100)], log_level='CRITICAL')\n"
+        "ended.append(1)\n"
+        "beside.join()\n"
+    )
+
+    done = subprocess.run([sys.executable, script], stdout=subprocess.DEVNULL, timeout=60, check=False)
+
+    assert done.returncode == 0  # Python itself broke down where a stream was gone in the midst of a print
+
+
+def test_a_task_can_set_up_logging_as_if_nobody_listened(
+    local_data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])
+    before = logging.root.level
+
+    def set_up() -> None:
+        logging.basicConfig(level=logging.INFO, filename="my.log", format="mine: %(message)s")
+        _log.info("epoch 1")
+
+    try:
+        (told,) = said(local_data_dir, set_up).values()
+        assert Path("my.log").read_text() == "mine: epoch 1\n"
+        assert [line.split(": ")[-1] for line in told] == ["epoch 1"]
+    finally:
+        logging.root.setLevel(before)
+        for handler in logging.root.handlers:
+            handler.close()
+
+
+def test_many_prints_open_the_log_once(local_data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    actual = os.open
+    monkeypatch.setattr(os, "open", lambda path, *args, **more: opened.append(str(path)) or actual(path, *args, **more))
+
+    said(local_data_dir, lambda: [print(number) for number in range(1000)])
+
+    assert len([path for path in opened if path.endswith(".log")]) == 1

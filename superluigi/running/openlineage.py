@@ -208,7 +208,7 @@ class Emitter(Events):
             if self._has_complained:
                 return
             self._has_complained = True
-        from superluigi.running.openlineage_facts import masked
+        from superluigi.provenance import masked
 
         reason = re.sub(r"//[^/\s@]*@", "//***@", masked(reason, self._secrets))
         _log.warning("OpenLineage events of this run are lost: %s. The run itself goes on without them.", reason)

@@ -34,7 +34,8 @@ from openlineage.client.facet_v2 import (
 from openlineage.client.uuid import generate_new_uuid
 
 from superluigi.execution import own_target
-from superluigi.running.openlineage_facts import masked, place_at, place_of
+from superluigi.provenance import masked
+from superluigi.running.openlineage_facts import place_at, place_of
 from superluigi.targets import Target
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import luigi
-from luigi.parameter import ParameterVisibility
 
 from superluigi import dag, identity, provenance
 from superluigi.source import source_of
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 Place = tuple[str, str]  # the namespace and the name of a dataset, as the specification of OpenLineage has them
 
 _BUCKETS = {"s3": "s3", "s3a": "s3", "s3n": "s3", "gs": "gs"}  # as schemes are written, and as datasets are named
-_MIN_SECRET = 4  # characters: what is shorter stands everywhere, and hides nothing by being masked
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class Gatherer:
             params=provenance.public_params(task),
             inputs=targets_of(_upstream(task)),
             outputs=targets_of([task]),
-            secrets=_secrets(task),
+            secrets=provenance.secrets_of(task),
         )
 
     def _code(self, task_cls: type[luigi.Task]) -> Code:
@@ -164,23 +162,6 @@ def targets_of(tasks: Iterable[luigi.Task]) -> tuple[Any, ...]:
         with contextlib.suppress(Exception):
             found += [target for _, target in dag.leaves(dag.output(task))]
     return tuple(found)
-
-
-def _secrets(task: luigi.Task) -> frozenset[str]:
-    found = set()
-    for name, param in type(task).get_params():
-        if param.visibility != ParameterVisibility.PUBLIC:
-            for value in (task.param_kwargs[name], getattr(param, "_default", None)):
-                with contextlib.suppress(Exception):
-                    found |= {param.serialize(value), *(str(part) for _, part in dag.leaves(value))}
-    return frozenset(text for text in found if len(text) >= _MIN_SECRET and text not in ("None", "True", "False"))
-
-
-def masked(text: str, secrets: Iterable[str]) -> str:
-    """Give a text in which asterisks stand for secrets."""
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return text
 
 
 # Datasets

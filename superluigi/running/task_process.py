@@ -367,7 +367,7 @@ class TaskProcess(ContextManagedTaskProcess):
     def _handle_run_exception(self, error: BaseException) -> Any:
         self._failure = (error, traceback.format_exc())
         if self._kept is not None:
-            self._kept.write(text_for_log(error))
+            self._kept.write(text_for_log(self.task, error))
         if self.of_run.raise_exception:  # it will be seen where it arrives, so it is not logged here
             self.task.trigger_event(Event.FAILURE, self.task, error)
             self.task.on_failure(error)
