@@ -57,7 +57,7 @@ def _redirected_plain(task: Any, scratch: Scratch) -> Iterator[None]:
     if others:
         message = (
             f"{public_name(task)} is a plain luigi.Task and writes to {', '.join(map(str, others))} itself, which "
-            "cannot be redirected. Derive it from superluigi.Task or AtomicTaskWithMetadata, or run it in your own debugger."
+            "cannot be redirected. Derive it from superluigi.Task or AtomicTaskWithMetadata."
         )
         raise TaskTypeError(message)
     nested = dag.map_nested(

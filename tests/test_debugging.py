@@ -244,6 +244,19 @@ def test_what_failed_before_anything_ran_or_left_as_it_is_was_the_last_to_fail(
         assert "(Pdb) 4712" in capsys.readouterr().out, options
 
 
+def test_what_left_run_task_as_it_was_raised_was_the_last_to_fail(
+    tmp_path: Path, typed: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("superluigi.failures._last", [])
+    with pytest.raises(ValueError, match="invalid literal"):
+        run_task(Speaking(folder=str(tmp_path)), raise_exception=True)
+
+    typed("p text", "q")
+    debug(last=True)
+
+    assert "(Pdb) 'numbers'" in capsys.readouterr().out
+
+
 def test_of_a_script_the_code_of_now_is_entered(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     source = (

@@ -1,5 +1,6 @@
 """What a TaskFailedError tells of a task that failed: where in the user's code, on what, and where its log is."""
 
+import builtins
 import os
 import pickle
 import signal
@@ -320,7 +321,7 @@ def test_notes_and_the_members_of_a_group_are_told_and_nothing_moves_the_cursor(
     assert len(failure.reason) < 1100
     if sys.version_info >= (3, 11):
         assert failure.reason.endswith("\nsee the docs")
-        group = failure_of(Hidden(), ExceptionGroup("two", [KeyError("a"), OSError("b")]), "")
+        group = failure_of(Hidden(), builtins.ExceptionGroup("two", [KeyError("a"), OSError("b")]), "")
         assert group.reason.splitlines()[1:] == ["- KeyError: 'a'", "- OSError: b"]
 
 

@@ -27,7 +27,7 @@ from luigi.worker import TaskStatusReporter, TracebackWrapper, _get_retry_policy
 from superluigi import dag, identity, task_log
 from superluigi.errors import CycleError, TaskFailedError, TaskTypeError
 from superluigi.execution import prepare_to_fork
-from superluigi.failures import Circumstances, failure_of
+from superluigi.failures import Circumstances
 from superluigi.outlook import Outlook
 from superluigi.running.cleanup import Cleanup
 from superluigi.running.single_flight import Turn, lease_of, pause_s
@@ -313,7 +313,8 @@ class Worker(luigi.worker.Worker):
             try:
                 super()._run_task(task_id)
             except Exception as error:  # with `raise_exception`, the user's own, and no report will be looked at
-                self._run.events.fail(task, failure_of(task, error, traceback.format_exc()))
+                self._run.record_failure(task, error, traceback.format_exc())
+                self._run.events.fail(task, self._run.failures[task])
                 raise
             return
         process = self._create_task_process(task)
