@@ -7,7 +7,8 @@ metadata`): of one chain Snakemake has written them, those of the others are the
 
 Both are whole processes, from the start of the interpreter to its end. "less start" is that less the same for a graph
 of one chain. In S3 ours is measured as it is on the machine that has made the outputs, and on one that knows nothing
-of them yet; Snakemake, in its plugin for S3, with a smaller graph, because it is slow.
+of them yet; Snakemake, with its plugin for S3, with a smaller graph, as it is slow: what that took beyond its start is
+scaled. There it has no metadata of former jobs, and compares times alone.
 
 Snakemake is no dependency: it is taken from `--snakemake`, or found beside the interpreter or on the path, or
 installed into an environment of its own with `--install`. `lineage` has no peer: seconds are those of the call alone.
@@ -31,6 +32,7 @@ warnings.simplefilter("ignore")
 import luigi  # noqa: E402
 from delayed_s3 import add_options, delayed_s3  # noqa: E402
 
+import superluigi  # noqa: E402
 from superluigi import (  # noqa: E402
     AtomicTaskWithMetadata,
     LocalFileTarget,
@@ -113,7 +115,7 @@ def ask(place, size, length):
 
 def timed(command, folder, environment=None):
     """Give the seconds of a whole process, and what it wrote."""
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parent.parent), **(environment or {})}
+    environment = {**os.environ, "PYTHONPATH": str(Path(superluigi.__file__).parents[1]), **(environment or {})}
     start = time.perf_counter()
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - start
@@ -198,6 +200,8 @@ def named(path):
 
 def program_of(arguments, folder):
     """Give the path of Snakemake, None if there is none."""
+    if arguments.alone:
+        return None
     if arguments.install:
         subprocess.run([sys.executable, "-m", "venv", folder / "peer"], check=True)
         subprocess.run([folder / "peer/bin/pip", "install", "--quiet", *SNAKEMAKE], check=True)
@@ -206,9 +210,9 @@ def program_of(arguments, folder):
     return arguments.snakemake or (str(beside) if beside.exists() else shutil.which("snakemake"))
 
 
-def row(shape, size, name, seconds, start, requests, peer):
-    """Print a row. Ratios are of seconds per task, because the peer may have had fewer."""
-    times = f"{peer * size / seconds:.1f}" if peer else ""
+def row(shape, size, name, seconds, start, requests, times):
+    """Print a row."""
+    times = f"{times:.1f}" if times else ""
     print(LINE.format(*shape, f"{size:,}", name, f"{seconds:.2f}", start, requests, times), flush=True)
 
 
@@ -222,10 +226,10 @@ def compare_local(arguments, folder, program):
         runner.make(size, length)
         first, _ = runner.dry_run(length, length)
         seconds, told = min(runner.dry_run(size, length) for _ in range(arguments.repeat))
-        row(shape, size, runner.name, seconds, f"{seconds - first:.2f}", "", peer)
+        row(shape, size, runner.name, seconds, f"{seconds - first:.2f}", "", peer and peer / seconds)
         if runner.name == Ours.name:
             row(shape, size, "  plan() alone", json.loads(told)["seconds"], "", "", None)
-        peer = seconds / size if peer is None and program else peer
+        peer = seconds
 
 
 def compare_s3(arguments, folder, program):
@@ -233,7 +237,7 @@ def compare_s3(arguments, folder, program):
     shape = "s3", f"x {length}"
     (folder / "s3").mkdir()
     with delayed_s3(BUCKET, delay_ms=arguments.delay_ms, server=arguments.server) as running:
-        peer = None
+        peer = start = None
         ours = Ours(folder / "s3", "s3", folder / "s3/data")
         running.delay(0)
         ours.make(size, length)
@@ -246,14 +250,18 @@ def compare_s3(arguments, folder, program):
             running.counts()
             seconds, told = timed(snakemake.command(few, length, "--dry-run"), snakemake.folder)
             assert "Nothing to be done" in told, told
-            row(shape, few, snakemake.name, seconds, "", total(running), None)
-            peer = seconds / few
+            requests = total(running)
+            first, _ = timed(snakemake.command(length, length, "--dry-run"), snakemake.folder)
+            row(shape, few, snakemake.name, seconds, f"{seconds - first:.2f}", requests, None)
+            peer, start = (seconds - first) / few, first
         first, _ = ours.dry_run(length, length)
         running.counts()
         elsewhere = Ours(folder / "s3", "s3", folder / "s3/nothing")
         for runner, name in ((ours, "superluigi"), (elsewhere, "superluigi, elsewhere")):
             seconds, told = runner.dry_run(size, length)
-            row(shape, size, name, seconds, f"{seconds - first:.2f}", total(running), peer)
+            requests = total(running)
+            times = peer and (start + peer * size) / seconds
+            row(shape, size, name, seconds, f"{seconds - first:.2f}", requests, times)
             row(shape, size, "  plan() alone", json.loads(told)["seconds"], "", "", None)
 
 
@@ -294,6 +302,7 @@ def main():
     parser.add_argument("--peer-size", type=int, default=500, help="tasks of Snakemake's graph in S3; 0 leaves it out")
     parser.add_argument("--repeat", type=int, default=3, help="runs of each local one, of which the fastest counts")
     parser.add_argument("--snakemake", help="the program")
+    parser.add_argument("--alone", action="store_true", help="without Snakemake")
     parser.add_argument("--install", action="store_true", help="install Snakemake into an environment of its own")
     parser.add_argument("--folder", type=Path, help="where the outputs are written; default: the system's own")
     parser.add_argument("--here", help=argparse.SUPPRESS)
@@ -304,7 +313,8 @@ def main():
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         program = program_of(arguments, Path(folder))
         os.environ["SUPERLUIGI_LOCAL_DATA_DIR"] = f"{folder}/data"
-        print("" if program else "Snakemake is not installed: see --install", end="" if program else "\n")
+        if not (program or arguments.alone):
+            print("Snakemake is not installed: see --install")
         print(LINE.format("place", "chains", "tasks", "what", "seconds", "less start", "requests", "times faster"))
         if "local" in arguments.places:
             compare_local(arguments, Path(folder), program)

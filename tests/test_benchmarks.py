@@ -53,6 +53,16 @@ def test_which_targets_exist_takes_few_requests() -> None:
         assert column(lines, start, "requests", header="targets") <= 3
 
 
+def test_what_is_stale_in_s3_takes_few_requests() -> None:
+    lines = table("stale.py", "40", "--alone", "--repeat", "1", "--delay-ms", "0")
+
+    (here,) = [line for line in lines if line.startswith("s3") and "superluigi  " in line]
+    (elsewhere,) = [line for line in lines if line.startswith("s3") and "elsewhere" in line]
+    assert column(lines, here, "requests", header="place") == 1
+    assert column(lines, elsewhere, "requests", header="place") == 1 + 2 * 40
+    assert sum("lineage()" in line for line in lines) == 3
+
+
 def test_objects_move_with_few_requests_and_many_at_a_time() -> None:
     lines = table("transfer.py", "--objects", "20", "--large-bytes", "0", "--runners", "boto3", "transfers")
 

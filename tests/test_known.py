@@ -5,12 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import sqlite3
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 from permissions import binding_permissions
 
 from superluigi.storage import known, workplace
+from superluigi.storage.concurrency import run_all
 from superluigi.storage.known import Known
 from superluigi.storage.s3 import Bucket
 
@@ -24,7 +26,7 @@ TIMEOUT_S = 60
 
 @pytest.fixture
 def file(local_data_dir: Path) -> Path:
-    return local_data_dir / "objects.sqlite3"
+    return local_data_dir / "known" / "objects.sqlite3"
 
 
 @pytest.fixture
@@ -115,7 +117,7 @@ def test_what_is_too_large_for_a_record_is_not_kept(objects: Bucket, monkeypatch
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions")
 def test_it_is_for_nobody_else_and_what_may_not_be_written_is_let_be(objects: Bucket, file: Path) -> None:
     known.remember(objects, {"a": Known("1")})
-    assert file.stat().st_mode & 0o077 == 0
+    assert file.parent.stat().st_mode & 0o077 == 0
     file.chmod(0o400)
 
     with binding_permissions():
@@ -130,6 +132,18 @@ def test_without_sqlite_everything_is_asked(objects: Bucket, file: Path, monkeyp
     known.remember(objects, {"b": Known("1")})
 
     assert known.recall(objects, {"a": "1"}) == {}
+
+
+def test_threads_keep_what_all_were_told(objects: Bucket) -> None:
+    def remember(name: str) -> None:
+        for number in range(20):
+            known.remember(objects, {f"{name}{number}": Known("1", data=b"x" * 1000)})
+            assert known.recall(objects, {f"{name}{number}": "1"})
+
+    run_all([partial(remember, name) for name in "abcdefgh"], max_concurrency=8)
+
+    keys = [f"{name}{number}" for name in "abcdefgh" for number in range(20)]
+    assert known.recall(objects, dict.fromkeys(keys, "1")).keys() == set(keys)
 
 
 def remember_many(bucket: str, name: str) -> None:

@@ -113,7 +113,7 @@ def _digest(*parts: str | bytes | None) -> bytes:
 
 
 def _path() -> Path:
-    return config.data_dir() / "objects.sqlite3"
+    return config.data_dir() / "known" / "objects.sqlite3"
 
 
 def _with_database(work: Callable[[sqlite3.Connection], None], *, for_writing: bool) -> None:
@@ -128,9 +128,10 @@ def _with_database(work: Callable[[sqlite3.Connection], None], *, for_writing: b
     path = _path()
     try:
         if for_writing:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # what a bucket holds is not for everybody
-        address = f"file:{quote(os.fspath(path))}?mode={'rw' if for_writing else 'ro'}"
+            # What a bucket holds is not for everybody. SQLite alone opens the file: whoever closes it lets go the
+            # locks that other threads have on it, see "How To Corrupt An SQLite Database File", 2.2.
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        address = f"file:{quote(os.fspath(path))}?mode={'rwc' if for_writing else 'ro'}"
         with contextlib.closing(sqlite3.connect(address, uri=True, timeout=_WAIT_S)) as database:
             if for_writing:
                 database.execute("PRAGMA synchronous = OFF")
