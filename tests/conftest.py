@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import sys
 import types
 import uuid
@@ -38,6 +39,24 @@ pytest_plugins = ["engines"]
 
 _FOREIGN_SETTINGS = ("AWS_", "BOTO_", "LUIGI_", "SUPERLUIGI_")
 _PROXIES = ("_PROXY", "_proxy")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `test_crash.py` kill at all points, or at those of an earlier run."""
+    group = parser.getgroup("superluigi")
+    group.addoption("--every-kill", action="store_true", help="kill runs before each of their steps, not every third")
+    group.addoption("--kill-seed", type=int, metavar="N", help="draw the steps to kill at as the run that named N did")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw the seed, before pytest-xdist hands the options on to its workers."""
+    if config.option.kill_seed is None:
+        config.option.kill_seed = secrets.randbelow(1_000_000)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say which seed it is."""
+    return "kills: at every step" if config.option.every_kill else f"kills: --kill-seed {config.option.kill_seed}"
 
 
 @pytest.fixture(autouse=True)
@@ -165,4 +184,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if name == "kill_points"
     ]
     if points:
-        terminalreporter.write_line(f"killed at {sum(points)} points in {len(points)} scenarios")
+        seed = (
+            ""
+            if terminalreporter.config.option.every_kill
+            else f" (--kill-seed {terminalreporter.config.option.kill_seed})"
+        )
+        terminalreporter.write_line(f"killed at {sum(points)} points in {len(points)} scenarios{seed}")
