@@ -4,16 +4,12 @@ A graph is written as lines `name: what it requires`, in an order in which each 
 Every task appends its name to one file at the end of its `run`, which is safe between processes.
 
 The whole table is run in this process. In forked processes and on each kind of pool each row is run on one of them, by
-turns, so that each of them has each shape and each argument; the graphs' first runs are run on all. The pools are made
-once. The classes are made inside a function, so they travel to the pools by value.
+turns, so that each of them has each shape and each argument; the graphs' first runs are run on all. The classes are
+made inside a function, so they travel to the pools by value.
 """
 
-import contextlib
-import functools
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -264,28 +260,6 @@ def graph(request: pytest.FixtureRequest, tmp_path: Path) -> Graph:
 
 def shaped(*names: str) -> Any:
     return pytest.mark.parametrize("graph", names, ids=names, indirect=True)
-
-
-@contextlib.contextmanager
-def dask_client() -> Iterator[Any]:
-    from distributed import Client, LocalCluster
-
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
-
-
-@pytest.fixture(scope="module")
-def pools() -> Iterator[Callable[[str], Any]]:
-    made: dict[str, Callable[[], Any]] = {
-        "threads": lambda: ThreadPoolExecutor(4),
-        "spawn": lambda: ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")),
-        "dask": dask_client,
-    }
-    with contextlib.ExitStack() as stack:
-        yield functools.cache(lambda name: stack.enter_context(made[name]()))
 
 
 @pytest.fixture
