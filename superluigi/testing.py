@@ -83,6 +83,8 @@ class EmbeddedS3:
         self._created.append(name)
 
     def _remove_created_buckets(self) -> None:
+        if not self._created:
+            return
         client = self.client()
         for name in self._created:
             # A bucket that the block deleted is gone, and one that it locked (object lock) stays to the end.

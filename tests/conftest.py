@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import sys
 import types
 import uuid
@@ -22,6 +23,8 @@ from luigi.configuration.cfg_parser import LuigiConfigParser
 from luigi.configuration.toml_parser import LuigiTomlParser
 from luigi.setup_logging import DaemonLogging, InterfaceLogging
 from luigi.task_register import Register
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.s3.models import s3_backends
 
 from superluigi.testing import EmbeddedS3, embedded_s3
 
@@ -34,10 +37,28 @@ if TYPE_CHECKING:
 hypothesis.settings.register_profile("superluigi", deadline=None, database=None)
 hypothesis.settings.load_profile("superluigi")
 
-pytest_plugins = ["engines"]
+pytest_plugins = ["engines", "measuring"]
 
 _FOREIGN_SETTINGS = ("AWS_", "BOTO_", "LUIGI_", "OPENLINEAGE_", "SUPERLUIGI_")
 _PROXIES = ("_PROXY", "_proxy")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `test_crash.py` kill at all points, or at those of an earlier run."""
+    group = parser.getgroup("superluigi")
+    group.addoption("--every-kill", action="store_true", help="kill runs before each of their steps, not every third")
+    group.addoption("--kill-seed", type=int, metavar="N", help="draw the steps to kill at as the run that named N did")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw the seed, before pytest-xdist hands the options on to its workers."""
+    if config.option.kill_seed is None:
+        config.option.kill_seed = secrets.randbelow(1_000_000)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say which seed it is."""
+    return "kills: at every step" if config.option.every_kill else f"kills: --kill-seed {config.option.kill_seed}"
 
 
 @pytest.fixture(autouse=True)
@@ -137,15 +158,29 @@ def s3_server() -> Iterator[EmbeddedS3]:
     with embedded_s3() as server:
         os.environ.clear()
         os.environ.update(before)  # a test that did not ask for S3 must not find it because another one did
+        from measuring import leave_motos_part_unmeasured  # a plugin, so not before pytest has loaded it
+
+        leave_motos_part_unmeasured()
         yield server
 
 
 @pytest.fixture
 def bucket(s3_server: EmbeddedS3, local_data_dir: Path) -> Iterator[str]:
-    """The name of a new and empty bucket, with the environment set for it; gone after the test."""
+    """The name of a new and empty bucket, with the environment set for it; gone after the test.
+
+    It is made and emptied inside moto, as moto does on a request and on a reset: hundreds of tests spare six requests.
+    """
     name = f"bucket-{uuid.uuid4().hex}"
-    with embedded_s3(name):
+    server = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+    with embedded_s3():
+        server.create_bucket(name, os.environ["AWS_DEFAULT_REGION"])
         yield name
+        if (stored := server.buckets.pop(name, None)) is not None:
+            for key in list(stored.keys):
+                stored.keys.setlist(key, [])  # closes the files of what it drops
+            for upload in stored.multiparts.values():
+                upload.dispose()
+        s3_backends.bucket_accounts.pop(name, None)
 
 
 @pytest.fixture
@@ -165,4 +200,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if name == "kill_points"
     ]
     if points:
-        terminalreporter.write_line(f"killed at {sum(points)} points in {len(points)} scenarios")
+        seed = (
+            ""
+            if terminalreporter.config.option.every_kill
+            else f" (--kill-seed {terminalreporter.config.option.kill_seed})"
+        )
+        terminalreporter.write_line(f"killed at {sum(points)} points in {len(points)} scenarios{seed}")

@@ -3,16 +3,13 @@
 A graph is written as lines `name: what it requires`, in an order in which each task comes after what it requires.
 Every task appends its name to one file at the end of its `run`, which is safe between processes.
 
-The table is run in this process, in forked processes, and on each kind of pool: the same tasks run on all. The pools
-are made once. The classes are made inside a function, so they travel to the pools by value.
+The whole table is run in this process. In forked processes and on each kind of pool each row is run on one of them, by
+turns, so that each of them has each shape and each argument; the graphs' first runs are run on all. The classes are
+made inside a function, so they travel to the pools by value.
 """
 
-import contextlib
-import functools
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +117,7 @@ shared          force_upstream_to_task       C        C
 shared          force_upstream_to_task_cls   .B       B C D
 root-below-root force                        yes      B C
 root-below-root force_upstream               yes      A B C
+root-below-root force_upstream_to_task       B        B C
 root-below-root force_upstream_to_task_cls   .A       A B C
 dynamic         force                        yes      R
 dynamic         force_upstream               yes      A Y B R
@@ -264,40 +262,36 @@ def shaped(*names: str) -> Any:
     return pytest.mark.parametrize("graph", names, ids=names, indirect=True)
 
 
-def ids_of_rows() -> list[str]:
-    return [f"{shape}-{argument}-{value}" for shape, argument, value, _ in ROWS]
-
-
-@contextlib.contextmanager
-def dask_client() -> Iterator[Any]:
-    from distributed import Client, LocalCluster
-
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
-
-
-@pytest.fixture(scope="module")
-def pools() -> Iterator[Callable[[str], Any]]:
-    made: dict[str, Callable[[], Any]] = {
-        "threads": lambda: ThreadPoolExecutor(4),
-        "spawn": lambda: ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")),
-        "dask": dask_client,
-    }
-    with contextlib.ExitStack() as stack:
-        yield functools.cache(lambda name: stack.enter_context(made[name]()))
-
-
-@pytest.fixture(params=ENGINES)
+@pytest.fixture
 def engine(request: pytest.FixtureRequest, pools: Callable[[str], Any]) -> dict[str, Any]:
     """The options of run_task that say where tasks run."""
     number, _, workers = request.param.partition("-")
     return {"num_workers": int(number)} if workers else {"executor": pools(number)}
 
 
-@pytest.mark.parametrize(("graph", "argument", "value", "expected"), ROWS, ids=ids_of_rows(), indirect=["graph"])
+def rows_by_engine() -> list[tuple[str, list[str]]]:
+    """All rows in this process, and each once elsewhere: dealt, so that four rows of a shape reach all four."""
+    elsewhere = [engine for engine in ENGINES if engine != "1-worker"]
+    dealt = [(elsewhere[position % len(elsewhere)], row) for position, row in enumerate(ROWS)]
+    return [("1-worker", row) for row in ROWS] + sorted(dealt, key=lambda pair: ENGINES.index(pair[0]))
+
+
+def test_each_engine_is_given_each_shape_and_each_argument_and_each_row_runs_elsewhere_too() -> None:
+    given = rows_by_engine()
+    arguments = {row[1] for row in ROWS}
+
+    assert {(engine, row[0]) for engine, row in given} == {(engine, shape) for engine in ENGINES for shape in SHAPES}
+    assert {(engine, row[1]) for engine, row in given} == {(engine, name) for engine in ENGINES for name in arguments}
+    assert [row for engine, row in given if engine == "1-worker"] == ROWS
+    assert sorted(row for engine, row in given if engine != "1-worker") == sorted(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("engine", "graph", "argument", "value", "expected"),
+    [(engine, *row) for engine, row in rows_by_engine()],
+    ids=["-".join([engine, *row[:3]]) for engine, row in rows_by_engine()],
+    indirect=["engine", "graph"],
+)
 def test_exactly_the_forced_tasks_run_each_once_and_after_what_it_requires(
     graph: Graph, argument: str, value: str, expected: str, engine: dict[str, Any]
 ) -> None:
@@ -312,6 +306,7 @@ def test_exactly_the_forced_tasks_run_each_once_and_after_what_it_requires(
     assert graph.run(**engine) == []
 
 
+@pytest.mark.parametrize("engine", ENGINES, indirect=True)
 @shaped(*SHAPES)
 def test_a_first_run_makes_what_is_missing_and_nothing_else(graph: Graph, engine: dict[str, Any]) -> None:
     external_names = {name for name, task in graph.tasks.items() if task.run is None}
