@@ -28,7 +28,7 @@ RECORD_FIELDS = frozenset(
     [
         *("schema", "task_family", "task_module", "task_id", "task_hash", "version", "code", "params", "input"),
         *("dynamic_input", "in_memory", "output", "start_time", "end_time", "duration", "run_id", "host", "user"),
-        *("python", "packages", "git_commit", "git_dirty", "superseded", "accepted", REMOVED),
+        *("python", "packages", "log_path", "git_commit", "git_dirty", "superseded", "accepted", REMOVED),
     ]
 )
 

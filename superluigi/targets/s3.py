@@ -322,9 +322,10 @@ class S3PrefixStore(_S3Store):
 
     def look(self) -> Seen:
         """Give what is there. One listing, one GET."""
-        return self._seen(list(self.bucket.listing(self.key)), self.stored_record())
+        return self.seen(list(self.bucket.listing(self.key)), self.stored_record())
 
-    def _seen(self, items: list[ObjectFacts], stored: Metadata | None) -> Seen:
+    def seen(self, items: list[ObjectFacts], stored: Metadata | None) -> Seen:
+        """Give what is there, if this is what S3 has told of the objects and their record."""
         data = [item for item in items if self._is_data(item)]
         if not data or any(item.key == self._unfinished_key for item in items):
             return Seen(None, stray=stored) if data else _seen_without_data(stored)
@@ -338,7 +339,7 @@ class S3PrefixStore(_S3Store):
         """Give what a picture shows. One listing of the first thousand keys, one GET."""
         items = list(self.bucket.listing(self.key, limit=_KEYS_OF_A_PAGE))
         has_more = len(items) == _KEYS_OF_A_PAGE
-        seen = self._seen(items, self.stored_record())
+        seen = self.seen(items, self.stored_record())
         sizes = [(item.key.removeprefix(self.key), item.size_bytes) for item in items if self._is_data(item)]
         if seen.fingerprint is None:
             return Glimpse(exists=False, record=seen.record)
