@@ -173,8 +173,8 @@ def _row(planned: Planned) -> tuple[str, ...]:
         planned.verdict.value,
         visuals.clean(public_name(planned.task)),
         "" if planned.expected_s is None else f"{planned.expected_s:.1f} s",
-        markup.size(planned.expected_bytes),
-        markup.size(planned.download_bytes or None),
+        visuals.size(planned.expected_bytes),
+        visuals.size(planned.download_bytes or None),
         visuals.clean(_joined(planned)),
     )
 

@@ -19,12 +19,26 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from superluigi import markup
-from superluigi.markup import COLOURS, Tone, clean
+from superluigi.markup import COLOURS, Tone, clean, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["Edge", "Graph", "Look", "Node", "Tone", "clean", "dot", "fragment", "mermaid", "page", "table", "text"]
+__all__ = [
+    "Edge",
+    "Graph",
+    "Look",
+    "Node",
+    "Tone",
+    "clean",
+    "dot",
+    "fragment",
+    "mermaid",
+    "page",
+    "size",
+    "table",
+    "text",
+]
 
 _MAX_DEPTH = 40  # levels of a tree that are indented; what is deeper goes on at the margin
 _NOT_IN_MERMAID = re.compile(r"[^\w ./:=,+@-]|__")  # two underscores begin bold text there
