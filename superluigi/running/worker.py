@@ -28,7 +28,10 @@ from superluigi import dag, identity
 from superluigi.errors import CycleError, TaskFailedError, TaskTypeError
 from superluigi.execution import prepare_to_fork
 from superluigi.outlook import Outlook
+from superluigi.running import screen
 from superluigi.running.cleanup import Cleanup
+from superluigi.running.events import TaskStatus
+from superluigi.running.progress import Progress
 from superluigi.running.single_flight import Turn, lease_of, pause_s
 from superluigi.running.task_process import (
     ITSELF,
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from superluigi.running.executors import Pool
+    from superluigi.running.progress import Told
     from superluigi.running.scheduler import Scheduler
     from superluigi.running.state import Run
 
@@ -54,7 +58,9 @@ if TYPE_CHECKING:
 class Worker(luigi.worker.Worker):
     """Luigi's worker for one run."""
 
-    def __init__(self, run: Run, *args: Any, pool: Pool | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, run: Run, *args: Any, pool: Pool | None = None, progress: Progress | None = None, **kwargs: Any
+    ) -> None:
         if threading.current_thread() is not threading.main_thread():
             kwargs["no_install_shutdown_handler"] = True  # Python allows signal handlers in the main thread alone
         super().__init__(*args, **kwargs)
@@ -63,6 +69,7 @@ class Worker(luigi.worker.Worker):
         self._results = Results(self)
         self._task_result_queue = self._results  # type: ignore[assignment]  # it keeps the interface of the queue
         self._pool = pool
+        self._progress = Progress(run.run_id) if progress is None else progress
         self._without_id: dict[luigi.Task, Exception] = {}
         self._done_before: set[str] | None = None
         self._told_done: set[luigi.Task] = set()  # by this run
@@ -90,6 +97,7 @@ class Worker(luigi.worker.Worker):
         for root in roots:
             self._validate_task(root)
         self.add_succeeded = True
+        told_before = len(self._add_task_history)
         added: dict[luigi.Task, tuple[luigi.Task, ...]] = {}
         with foresight():
             self._add_levels(roots, added)
@@ -100,6 +108,7 @@ class Worker(luigi.worker.Worker):
             dag.walk(roots, lambda member: self.requirements.get(member, ()))
         if self._first_task is None and roots:
             self._first_task = roots[0].task_id
+        self._progress.scheduled(itertools.islice(self._add_task_history, told_before, None))
         return bool(self.add_succeeded)
 
     def _add_levels(self, roots: Sequence[luigi.Task], added: dict[luigi.Task, tuple[luigi.Task, ...]]) -> None:
@@ -136,6 +145,11 @@ class Worker(luigi.worker.Worker):
         """Give how long until a task that was put off may be tried again; infinity if there is none."""
         seconds = None if self._scheduler_url else self._scheduler.seconds_to_next()
         return math.inf if seconds is None else float(seconds)
+
+    def run(self) -> bool:
+        """Run what the scheduler hands out until there is nothing left to run."""
+        self._progress.begin(self.worker_processes)
+        return bool(super().run())
 
     def put_off(self, process: TaskProcess | None, report: Report) -> None:
         """Take that another run is making a task: it is tried again in a while, and other tasks come first."""
@@ -279,6 +293,9 @@ class Worker(luigi.worker.Worker):
         )
         if self._run.raise_exception or self._pool is not None:
             process.use_multiprocessing = False
+        if self._progress.is_followed:
+            process.tell = self._progress.take
+            process.screen = screen.id_in_use()
         if process.use_multiprocessing:
             prepare_to_fork(task)
         if self._run.single_flight:
@@ -306,8 +323,14 @@ class Worker(luigi.worker.Worker):
             status = DONE if whose is Turn.MADE else PENDING
             self._results.take(process, Report((task_id, status, "", [], []), turn=whose))
             return
+        if task_id not in self._running_tasks and not self._run.is_decided_late(task):
+            self._progress.started(task)
         if self._pool is None or self._run_here(task) or task_id in self._running_tasks:
-            super()._run_task(task_id)
+            try:
+                super()._run_task(task_id)
+            except Exception as error:  # with raise_exception, as it was raised here
+                self._progress.ended(task, TaskStatus.FAILED, _in_a_line(error, ""))
+                raise
             return
         process = self._create_task_process(task)
         assert isinstance(process, PooledTask)
@@ -351,6 +374,8 @@ class Worker(luigi.worker.Worker):
         self._run.memory.arrive(report.values)
         if report.turn is Turn.MADE:
             self._run.found_made.add(task)
+        if task_id in self._running_tasks:  # else it was killed, or took too long, and reports in spite of that
+            self._follow(task, report)
         if status == DONE:
             self._run.record_success(task)
             self._cleanup.succeeded(task)
@@ -359,6 +384,19 @@ class Worker(luigi.worker.Worker):
             if self._run.raise_exception and isinstance(process, PooledTask) and not missing:
                 self._raise(task, report)
         return task_id, status, expl, missing, new_deps
+
+    def _follow(self, task: luigi.Task, report: Report) -> None:
+        _, status, expl, _, new_deps = report.result
+        if status == DONE:
+            self._progress.ended(task, TaskStatus.MADE_ELSEWHERE if report.turn is Turn.MADE else TaskStatus.DONE)
+        elif status == FAILED and not new_deps:
+            self._progress.ended(task, TaskStatus.FAILED, _in_a_line(report.error, report.text or str(expl)))
+        else:
+            self._progress.paused(task)
+
+    def take_news(self, told: Told) -> None:
+        """Take what a running task lets those know who follow the run."""
+        self._progress.take(told)
 
     def _raise(self, task: luigi.Task, report: Report) -> None:
         if report.error is None:  # only its text could leave the process
@@ -381,9 +419,10 @@ class Worker(luigi.worker.Worker):
 class Factory:
     """Luigi's worker-scheduler factory for one run, for `luigi.build(..., worker_scheduler_factory=...)`."""
 
-    def __init__(self, run: Run, pool: Pool | None = None) -> None:
+    def __init__(self, run: Run, pool: Pool | None = None, progress: Progress | None = None) -> None:
         self._run = run
         self._pool = pool
+        self._progress = progress
 
     def create_local_scheduler(self) -> Scheduler:
         """Give the scheduler of a run without a central one."""
@@ -400,5 +439,18 @@ class Factory:
     def create_worker(self, scheduler: Any, worker_processes: int, assistant: bool = False) -> Worker:  # noqa: FBT001, FBT002
         """Give the worker of this run."""
         return Worker(
-            self._run, scheduler=scheduler, worker_processes=worker_processes, assistant=assistant, pool=self._pool
+            self._run,
+            scheduler=scheduler,
+            worker_processes=worker_processes,
+            assistant=assistant,
+            pool=self._pool,
+            progress=self._progress,
         )
+
+
+def _in_a_line(error: BaseException | None, text: str) -> str:
+    """Say why a task failed: with the first line of its exception, or the last one of a text."""
+    if error is not None:
+        said = str(error).strip()
+        return f"{type(error).__name__}: {said.splitlines()[0]}" if said else type(error).__name__
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
