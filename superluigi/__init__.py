@@ -51,6 +51,23 @@ if _typing.TYPE_CHECKING:
     from superluigi.debugging import debug
     from superluigi.explaining import accept, tree, why
     from superluigi.reproduction import reproduce, verify
+    from superluigi.running.events import (
+        ProgressEvent,
+        RunEnded,
+        RunStarted,
+        Tally,
+        TaskEnded,
+        TaskEvent,
+        TaskPaused,
+        TasksAdded,
+        TaskStarted,
+        TaskStatus,
+        TransferDirection,
+        TransferEnded,
+        TransferEvent,
+        TransferProgressed,
+        TransferStarted,
+    )
     from superluigi.task_runner import plan, run_task
 
 __version__ = "0.1.0"
@@ -78,22 +95,37 @@ __all__ = [
     "MissingOutputError",
     "MissingParameterError",
     "NoTarget",
+    "ProgressEvent",
+    "RunEnded",
     "RunSignatureError",
+    "RunStarted",
     "S3ObjectTarget",
     "S3PrefixTarget",
     "SchedulerUnavailableError",
     "StorageError",
     "StoreUnavailableError",
     "SuperLuigiError",
+    "Tally",
     "Target",
     "TargetNotFoundError",
     "TargetShapeError",
     "Task",
+    "TaskEnded",
+    "TaskEvent",
     "TaskFailedError",
     "TaskFailure",
+    "TaskPaused",
+    "TaskStarted",
+    "TaskStatus",
     "TaskTypeError",
     "TaskWithCleanup",
     "TaskWithMetadata",
+    "TasksAdded",
+    "TransferDirection",
+    "TransferEnded",
+    "TransferEvent",
+    "TransferProgressed",
+    "TransferStarted",
     "UnknownTaskError",
     "accept",
     "at_least",
@@ -126,11 +158,31 @@ _LATER = {
     "tree": "superluigi.explaining",
     "verify": "superluigi.reproduction",
     "why": "superluigi.explaining",
+    **dict.fromkeys(
+        (
+            "ProgressEvent",
+            "RunEnded",
+            "RunStarted",
+            "Tally",
+            "TaskEnded",
+            "TaskEvent",
+            "TaskPaused",
+            "TaskStarted",
+            "TaskStatus",
+            "TasksAdded",
+            "TransferDirection",
+            "TransferEnded",
+            "TransferEvent",
+            "TransferProgressed",
+            "TransferStarted",
+        ),
+        "superluigi.running.events",
+    ),
 }
 
 
 def __getattr__(name: str) -> object:
-    """Load a function when it is first asked for."""
+    """Load a function, or a class of events, when it is first asked for."""
     if name not in _LATER:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)

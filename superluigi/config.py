@@ -99,6 +99,13 @@ def reruns_stale() -> bool:
     return _boolean("rerun_stale", default=False)
 
 
+def progress() -> bool | None:
+    """Whether runs show bars (`progress`, default auto): None is on a terminal and in a notebook."""
+    if _text("progress", "auto").strip().lower() == "auto":
+        return None
+    return _boolean("progress", default=False, other="auto, ")
+
+
 def lease_s() -> int:
     """How many seconds the lease of a task in S3 holds without being renewed (`lease_s`, default 60, at least 1)."""
     return max(1, _whole_number("lease_s", 60))
@@ -142,12 +149,12 @@ def _whole_number(key: str, default: int) -> int:
     return int(text)
 
 
-def _boolean(key: str, *, default: bool) -> bool:
+def _boolean(key: str, *, default: bool, other: str = "") -> bool:
     text = _text(key, str(default))
     try:
         return _BOOLEANS[text.strip().lower()]
     except KeyError:
-        message = f"[{SECTION}] {key} is {text!r}, but takes true or false. Correct it in the configuration."
+        message = f"[{SECTION}] {key} is {text!r}, but takes {other}true or false. Correct it in the configuration."
         raise ConfigError(message) from None
 
 

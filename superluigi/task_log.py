@@ -33,6 +33,8 @@ _MAX_FILE_NAME = 80
 
 _lock = open_in_forks(threading.RLock())
 _open: list[TaskLog] = []  # of the tasks that run in this process now
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_open.clear)  # those of the parent do not run here
 _current: contextvars.ContextVar[TaskLog | None] = contextvars.ContextVar("superluigi_task_log", default=None)
 _is_deaf: contextvars.ContextVar[bool] = contextvars.ContextVar("superluigi_is_deaf", default=False)
 
@@ -122,7 +124,8 @@ def kept(log: TaskLog) -> Iterator[TaskLog]:
         yield log
     finally:
         with _lock:
-            _open.remove(log)
+            if log in _open:  # not in a process that the task itself has forked
+                _open.remove(log)
             if not _open:
                 _detach()
         _current.reset(token)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import luigi
 from luigi import execution_summary
@@ -38,13 +38,19 @@ from superluigi.execution import successor_of, unregister_former
 from superluigi.failures import remember
 from superluigi.forcing import TaskClasses, TaskNames, plan_forcing
 from superluigi.planning import Plan, make_plan
+from superluigi.running import bars
 from superluigi.running.openlineage import telling
+from superluigi.running.progress import Patient, Progress, Receiver
 from superluigi.running.state import Run, keys_of
+from superluigi.running.watching import transfers_of
 from superluigi.running.worker import Factory, Worker
-from superluigi.storage import workplace
+from superluigi.storage import observation, workplace
 from superluigi.targets import Target, memory
 from superluigi.targets.publishing import recover_abandoned
 from superluigi.targets.s3 import S3ObjectTarget, S3PrefixTarget
+
+if TYPE_CHECKING:
+    from superluigi.running.events import ProgressEvent
 
 _PUBLIC = ParameterVisibility.PUBLIC
 _SUCCESS = (LuigiStatusCode.SUCCESS, LuigiStatusCode.SUCCESS_WITH_RETRY)
@@ -70,6 +76,7 @@ def run_task(
     dry_run: bool = False,
     single_flight: bool | None = None,
     raise_exception: bool = False,
+    progress: bool | Callable[[ProgressEvent], object] | None = None,
     log_level: str = "WARNING",
 ) -> Any:
     """Run a task and whatever it needs that is not there yet; give the paths of its output.
@@ -92,6 +99,9 @@ def run_task(
     - `single_flight`: of several runs that start the same task at a time, on one machine or over one bucket, one makes
       it, and the others wait and find it complete. None takes the setting `single_flight`.
     - `raise_exception` lets the first exception out as it is, for a debugger; with one worker, or from an executor.
+    - `progress` shows bars: for the tasks, and for transfers of more than a few megabytes. None takes the setting
+      `progress`, or shows them on a terminal and in a notebook. A function is called instead with each event of the
+      run, from whichever thread, but one at a time; what it raises is logged, and changes nothing; `docs/progress.md`.
 
     Prints Luigi's execution summary, then where the outputs are.
 
@@ -104,6 +114,7 @@ def run_task(
         num_workers=num_workers,
         raise_exception=raise_exception and executor is None,
         flags={"single_flight": single_flight, "rerun_stale": rerun_stale, "dry_run": dry_run},
+        progress=progress,
         log_level=log_level,
     )
     with configuration.applied(config, config_file, runs_in_pool=executor is not None), _logging(log_level):
@@ -133,17 +144,25 @@ def run_task(
                 is_alone = configuration.is_single_flight() if single_flight is None else single_flight
                 run = Run(forcing, plan=going_by, raise_exception=raise_exception, single_flight=is_alone)
                 recover_abandoned()
-                try:
-                    with provenance.run(run.run_id), memory.holding(run.memory), workplace.keeping_folders():
-                        with telling(run.run_id, roots) as run.events:
-                            _work(run, roots, executor, num_workers=num_workers, central_scheduler=central_scheduler)
-                        kept = memory.keep(run.memory, _keys(roots))
-                finally:
-                    recover_abandoned()  # what processes left that were killed in the course of it
-                    if run.failures:
-                        remember(list(run.failures))
-                as_local = local_output or force_local_download
-                paths = [_output_paths(root, kept, as_local=as_local, force=force_local_download) for root in roots]
+                with _followed(run, configuration.progress() if progress is None else progress) as followed:
+                    try:
+                        with provenance.run(run.run_id), memory.holding(run.memory), workplace.keeping_folders():
+                            with telling(run.run_id, roots) as run.events:
+                                _work(
+                                    run,
+                                    roots,
+                                    executor,
+                                    followed,
+                                    num_workers=num_workers,
+                                    central_scheduler=central_scheduler,
+                                )
+                            kept = memory.keep(run.memory, _keys(roots))
+                    finally:
+                        recover_abandoned()  # what processes left that were killed in the course of it
+                        if run.failures:
+                            remember(list(run.failures))
+                    as_local = local_output or force_local_download
+                    paths = [_output_paths(root, kept, as_local=as_local, force=force_local_download) for root in roots]
         finally:
             dag.forget()
         for path in paths:
@@ -184,12 +203,15 @@ def plan(
 
 
 def _check_arguments(
-    *, num_workers: object, raise_exception: bool, flags: Mapping[str, object], log_level: str
+    *, num_workers: object, raise_exception: bool, flags: Mapping[str, object], progress: object, log_level: str
 ) -> None:
     for name, value in flags.items():
         if value is not None and not isinstance(value, bool):
             message = f"{name} is {value!r}, but must be True, False or None (as configured)."
             raise ConfigError(message)
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        message = f"progress is {progress!r}, but must be True, False, None (as configured), or a function of an event."
+        raise ConfigError(message)
     num_workers = 1 if num_workers is None else num_workers
     if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 1:
         message = f"num_workers is {num_workers!r}, but must be a whole number from 1 on."
@@ -255,8 +277,36 @@ def _logging(level: str) -> Iterator[None]:
         logger.setLevel(before)
 
 
+@contextlib.contextmanager
+def _followed(run: Run, wanted: bool | Receiver | None) -> Iterator[Progress]:  # noqa: FBT001  (the user's own argument)
+    """Give what counts how far the run is, and tells the user: by bars, or by calling a function."""
+    with contextlib.ExitStack() as stack:
+        if callable(wanted):
+            progress = Progress(run.run_id, [Patient(wanted)])
+        elif bars.are_wanted(wanted):
+            shown = stack.enter_context(bars.shown())
+            progress = Progress(run.run_id, [shown], shown.print)
+        else:
+            progress = Progress(run.run_id)
+        if progress.is_followed:
+            stack.enter_context(observation.observed(transfers_of(run.run_id, "", progress.take)))
+        stack.enter_context(bars.decided())
+        is_success = False
+        try:
+            yield progress
+            is_success = True
+        finally:
+            progress.end(is_success=is_success)
+
+
 def _work(
-    run: Run, roots: list[luigi.Task], executor: Any, *, num_workers: int | None, central_scheduler: bool
+    run: Run,
+    roots: list[luigi.Task],
+    executor: Any,
+    progress: Progress,
+    *,
+    num_workers: int | None,
+    central_scheduler: bool,
 ) -> None:
     with contextlib.ExitStack() as stack:
         pool = None
@@ -264,7 +314,7 @@ def _work(
             from superluigi.running.executors import pool_of
 
             pool = stack.enter_context(contextlib.closing(pool_of(executor)))
-        factory = Factory(run, pool)
+        factory = Factory(run, pool, progress)
         settings = core()
         url = ""
         if central_scheduler:

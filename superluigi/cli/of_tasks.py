@@ -64,6 +64,12 @@ def run_options(parser: Parser) -> None:
         help="of several runs that start the same task, let one make it; by default as configured",
     )
     parser.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="show bars for the tasks and for large transfers; by default on a terminal, or as configured",
+    )
+    parser.add_argument(
         "--raise-exception", action="store_true", help="end with the traceback of the first exception, as it is"
     )
     parser.add_argument("--pdb", action="store_true", help="enter a debugger where the first exception was raised")
@@ -84,6 +90,7 @@ _AS_THEY_ARE = (
     "force_local_download",
     "rerun_stale",
     "single_flight",
+    "progress",
     "log_level",
 )
 

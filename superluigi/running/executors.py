@@ -152,19 +152,20 @@ class Pool:
         if self.is_here:
             process.future = self._executor.submit(contextvars.copy_context().run, process.run)
         else:
-            if scheduler_url is None and self._mailbox is None:
+            if (scheduler_url is None or process.tell is not None) and self._mailbox is None:
                 self._mailbox = Mailbox(results)
-            post = scheduler_url if self._mailbox is None else self._mailbox.address
-            process.future = self._submit_job(process, post)
+            address = None if self._mailbox is None else self._mailbox.address
+            post = address if scheduler_url is None else scheduler_url
+            process.future = self._submit_job(process, post, None if process.tell is None else address)
         process.future.add_done_callback(functools.partial(self._take, process))
 
-    def _submit_job(self, process: PooledTask, post: Address | str | None) -> Future[Any]:
+    def _submit_job(self, process: PooledTask, post: Address | str | None, news: Address | None) -> Future[Any]:
         task, run = process.task, process.of_run
         values = {} if run.memory.is_empty() else run.memory.references(run.keys_read_by(task))
         there = {key: value for key, value in values.items() if isinstance(value, _OnDask)}
         try:
             values = {key: value for key, value in values.items() if key not in there}
-            job = dumps(Job.of(process, post, values, tuple(there)))
+            job = dumps(Job.of(process, post, values, tuple(there), news=news))
         except Exception as error:
             message = f"{task} cannot be sent to {self._executor!r}, because it does not pickle: {error}."
             raise ExecutorError(message) from error

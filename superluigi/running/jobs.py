@@ -25,9 +25,12 @@ from luigi.worker import TaskStatusReporter
 from superluigi import config as configuration
 from superluigi import dag, identity, provenance
 from superluigi.errors import ExecutorError
+from superluigi.running import bars, screen
 from superluigi.running.mailbox import Address, send_to
+from superluigi.running.progress import Printed
 from superluigi.running.task_process import (
     ITSELF,
+    News,
     PooledTask,
     Reading,
     RemoteTraceback,
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
 
     import luigi
 
+    from superluigi.running.progress import Told
+    from superluigi.running.screen import ScreenId
     from superluigi.running.state import Run
     from superluigi.targets.memory import Key, Reference
 
@@ -72,6 +77,8 @@ class Job:
     readers: tuple[luigi.Task, ...] = ()
     waits: bool = False
     values: Mapping[Key, Reference] = field(default_factory=dict)
+    news: Address | None = None  # where those listen who follow the run
+    screen: ScreenId | None = None  # that bars are on
     keys_there: tuple[Key, ...] = ()  # of values that are handed over beside the job, as they are with the pool already
 
     @classmethod
@@ -81,6 +88,8 @@ class Job:
         post: Address | str | None,
         values: Mapping[Key, Reference],
         keys_there: tuple[Key, ...] = (),
+        *,
+        news: Address | None = None,
     ) -> Job:
         """Take what a task process of the caller would run, with the values that the task reads."""
         task = process.task
@@ -100,6 +109,8 @@ class Job:
             readers=process.readers,
             waits=process.waits,
             values=values,
+            news=news,
+            screen=process.screen,
             keys_there=keys_there,
         )
 
@@ -137,7 +148,10 @@ class Job:
             check_complete_on_run=self.checks_complete,
         )
         process.readers, process.waits = self.readers, self.waits
+        process.tell = None if self.news is None else self._tell
         with (
+            bars.none_within(),
+            screen.forwarded(lambda text: self._tell(Printed(text)), self.screen),
             configuration.shared(self.settings),
             provenance.run(self.run.run_id),
             memory.holding(held),
@@ -159,6 +173,9 @@ class Job:
         told = [(event, args) for event, args in events if event != Event.START or not has_told_of_start]
         set_there = held.take_leaving() if report.result[1] == DONE else {}
         return dataclasses.replace(report, events=tuple(told), values=set_there)
+
+    def _tell(self, told: Told) -> bool:
+        return send_to(self.news, News(told))
 
     def _scheduler(self) -> Any:
         if isinstance(self.post, str):

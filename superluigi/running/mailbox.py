@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from superluigi.forks import open_in_forks
 
 if TYPE_CHECKING:
-    from superluigi.running.task_process import Call, Reading, Results
+    from superluigi.running.task_process import Call, News, Reading, Results
 
 _log = logging.getLogger("superluigi")
 
@@ -113,7 +113,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_posts.clear)  # what two processes send on one connection would get mixed up
 
 
-def send_to(address: Address | None, call: Call | Reading | None) -> bool:
+def send_to(address: Address | None, call: Call | Reading | News | None) -> bool:
     """Send a call to the scheduler of the run, None to ask whether it goes on; say whether that arrived.
 
     What cannot be sent, from another machine or because it does not pickle, is dropped. The answer is waited for half a
@@ -121,9 +121,19 @@ def send_to(address: Address | None, call: Call | Reading | None) -> bool:
     """
     if address is None:
         return False
+    try:
+        message = address.key + pickle.dumps(call)
+        _post(address, message)
+    except Exception:  # noqa: BLE001  (also whatever a user's class may do when it is pickled)
+        # Without the lock: who logs may be listened to by somebody who sends what is logged.
+        _log.debug("A call did not reach the scheduler: %s", traceback.format_exc(limit=1))
+        return False
+    return True
+
+
+def _post(address: Address, message: bytes) -> None:
     with _posts_lock:
         try:
-            message = address.key + pickle.dumps(call)
             if address not in _posts:
                 for former in _posts.values():
                     former.close()
@@ -134,9 +144,7 @@ def send_to(address: Address | None, call: Call | Reading | None) -> bool:
                 _posts[address].recv_bytes()
             else:
                 _posts.pop(address).close()
-        except Exception:  # noqa: BLE001  (also whatever a user's class may do when it is pickled)
+        except Exception:
             if address in _posts:
                 _posts.pop(address).close()
-            _log.debug("A call did not reach the scheduler: %s", traceback.format_exc(limit=1))
-            return False
-    return True
+            raise

@@ -17,6 +17,7 @@ import pickle
 import queue
 import socket
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Generator
@@ -32,8 +33,11 @@ from superluigi import config as configuration
 from superluigi import dag, provenance, task_log
 from superluigi.errors import public_name
 from superluigi.failures import Circumstances, text_for_log
+from superluigi.running import bars, screen
+from superluigi.running.progress import Begun, Printed
 from superluigi.running.single_flight import Turn, turn
-from superluigi.storage import workplace
+from superluigi.running.watching import transfers_of
+from superluigi.storage import observation, workplace
 from superluigi.targets import memory
 from superluigi.task_log import TaskLog
 from superluigi.tasks import TaskWithCleanup
@@ -45,6 +49,8 @@ if TYPE_CHECKING:
 
     import luigi
 
+    from superluigi.running.progress import Told
+    from superluigi.running.screen import ScreenId
     from superluigi.running.state import Run
     from superluigi.running.worker import Worker
     from superluigi.targets.memory import Key, Reference
@@ -90,6 +96,13 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class News:
+    """What a running task lets those know who follow the run."""
+
+    told: Told
+
+
+@dataclass(frozen=True, slots=True)
 class Broken:
     """A pool ended while a task was in it."""
 
@@ -132,7 +145,7 @@ class Results:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._arrived: deque[tuple[TaskProcess | None, Report | Call | Reading | Broken]] = deque()
+        self._arrived: deque[tuple[TaskProcess | None, Report | Call | Reading | News | Broken]] = deque()
         self._changed = threading.Condition()
         self._awaited: dict[Connection, TaskProcess] = {}
 
@@ -140,8 +153,8 @@ class Results:
         """Take what Luigi itself finds out about a process: that it died, or took too long."""
         self.take(None, Report(result))
 
-    def take(self, process: TaskProcess | None, arrived: Report | Call | Reading | Broken) -> None:
-        """Take a report, or a call to the scheduler, of a process of this worker. Safe between threads."""
+    def take(self, process: TaskProcess | None, arrived: Report | Call | Reading | News | Broken) -> None:
+        """Take a report, news, or a call to the scheduler, of a process of this worker. Safe between threads."""
         with self._changed:
             self._arrived.append((process, arrived))
             self._changed.notify()
@@ -154,24 +167,34 @@ class Results:
         """Give the next result; calls that came before it are made now, in the thread that owns the scheduler.
 
         Raises:
-            queue.Empty: none came in `timeout` seconds, or only calls.
+            queue.Empty: none came in `timeout` seconds, or only calls. News are no reason to ask for work again.
         """
-        if not self._arrived:
-            self._wait(min(timeout, self._worker.seconds_to_next()))
-        while self._arrived:
-            process, arrived = self._arrived.popleft()
-            if isinstance(arrived, Report):
-                if arrived.turn is not Turn.TAKEN:
-                    return self._worker.record(process, arrived)
-                self._worker.put_off(process, arrived)
+        until = time.monotonic() + min(timeout, self._worker.seconds_to_next())
+        while True:
+            if not self._arrived:
+                self._wait(max(0.0, until - time.monotonic()))
+            is_news_alone = bool(self._arrived)
+            while self._arrived:
+                process, arrived = self._arrived.popleft()
+                if isinstance(arrived, Report):
+                    if arrived.turn is not Turn.TAKEN:
+                        return self._worker.record(process, arrived)
+                    self._worker.put_off(process, arrived)
+                    raise queue.Empty
+                self._take(process, arrived)
+                is_news_alone &= isinstance(arrived, News)
+            if not is_news_alone or time.monotonic() >= until:
                 raise queue.Empty
-            if isinstance(arrived, Call):
-                self._worker.call_scheduler(arrived)
-            elif isinstance(arrived, Reading):
-                self._worker.note_reading(arrived)
-            else:
-                self._worker.pool_broke(process, arrived.error)
-        raise queue.Empty
+
+    def _take(self, process: TaskProcess | None, arrived: Call | Reading | News | Broken) -> None:
+        if isinstance(arrived, News):
+            self._worker.take_news(arrived.told)
+        elif isinstance(arrived, Call):
+            self._worker.call_scheduler(arrived)
+        elif isinstance(arrived, Reading):
+            self._worker.note_reading(arrived)
+        else:
+            self._worker.pool_broke(process, arrived.error)
 
     def _wait(self, timeout: float) -> None:
         if not self._awaited:
@@ -195,7 +218,7 @@ class Results:
                 self.put((process.task.task_id, FAILED, message, [], []))
         else:
             self.take(process, arrived)
-        if not isinstance(arrived, Call | Reading):
+        if not isinstance(arrived, Call | Reading | News):
             del self._awaited[reader]
             reader.close()
 
@@ -226,6 +249,9 @@ class TaskProcess(ContextManagedTaskProcess):
         self._obstacle = obstacle
         self.readers: tuple[luigi.Task, ...] = ()  # of a short-lived task, who needs it
         self.waits = False  # for another run that makes the task; else the scheduler can put it off
+        self.tell: Callable[[Told], object] | None = None  # those who follow the run, if anybody does
+        self.screen: ScreenId | None = None  # that bars are on
+        self._sending = threading.Lock()
         self._failure: tuple[BaseException, str] | tuple[()] = ()
         self._settings = configuration.of_this_call()
         self._upstream: dict[luigi.Task, bool] | None = None
@@ -235,10 +261,13 @@ class TaskProcess(ContextManagedTaskProcess):
     def start(self) -> None:
         """Run the task in a process of its own, which reports by a pipe."""
         reader, self._writer = multiprocessing.Pipe(duplex=False)
-        results, self.results = self.results, None  # they stay with the worker, also where a process is not forked
+        # They stay with the worker, also where a process is not forked.
+        results, self.results = self.results, None
+        self.tell = None if self.tell is None else self._tell_from_afar
+        sending, self._sending = self._sending, None  # type: ignore[assignment]
         gc.freeze()  # a collection in the new process would copy every page that this one has
         super().start()
-        self.results = results
+        self.results, self._sending = results, sending
         self._writer.close()  # so that it is closed when the process ends
         self.results.expect(reader, self)
 
@@ -252,12 +281,17 @@ class TaskProcess(ContextManagedTaskProcess):
         getattr(concurrent.futures.thread, "_threads_queues", {}).clear()
         is_forked = configuration.of_this_call() == self._settings  # then it has inherited them
         held = contextlib.nullcontext() if is_forked else configuration.applied(self._settings, None)
-        with held, provenance.run(self.of_run.run_id):
+        self._sending = threading.Lock()
+        with held, provenance.run(self.of_run.run_id), bars.none_within(), screen.forwarded(self._print, self.screen):
             self.run_in_turn()
 
     def run_in_turn(self) -> None:
-        """Run the task, unless it turns out that it need not, or, with `single_flight`, that another run is at it."""
-        with task_log.kept(self._log()) as self._kept:
+        """Run the task: what it says is kept, and those who follow the run are told of its transfers."""
+        with contextlib.ExitStack() as stack:
+            if self.tell is not None:
+                watch = transfers_of(self.of_run.run_id, self.task.task_id, self.tell)
+                stack.enter_context(observation.observed(watch))
+            self._kept = stack.enter_context(task_log.kept(self._log()))
             self._run_in_turn()
 
     def _log(self) -> TaskLog:
@@ -268,6 +302,7 @@ class TaskProcess(ContextManagedTaskProcess):
         )
 
     def _run_in_turn(self) -> None:
+        """Run the task, unless it turns out that it need not, or, with `single_flight`, that another run is at it."""
         if self._obstacle is not None or not self.of_run.is_decided_late(self.task):
             super().run()
             return
@@ -281,6 +316,8 @@ class TaskProcess(ContextManagedTaskProcess):
                 self._obstacle, whose = error, Turn.OURS
             if whose is Turn.OURS:
                 self.of_run.events.start(self.task)
+                if self.tell is not None:
+                    self.tell(Begun(self.task.task_id))
                 super().run()
             else:
                 status = DONE if whose is Turn.MADE else PENDING
@@ -326,14 +363,27 @@ class TaskProcess(ContextManagedTaskProcess):
             self.results.take(self, report)
         else:
             values = memory.current().take_leaving() if report.result[1] == DONE else {}
-            self._writer.send(dataclasses.replace(report, error=picklable(report.error), values=values))
+            with self._sending:
+                self._writer.send(dataclasses.replace(report, error=picklable(report.error), values=values))
 
-    def send(self, call: Call | Reading) -> None:
+    def send(self, call: Call | Reading | News) -> None:
         """Hand to the worker, from whichever thread or process, what is for it or for the scheduler."""
         if self._writer is None:
             self.results.take(self, call)
         else:
-            self._writer.send(call)
+            with self._sending:
+                self._writer.send(call)
+
+    def _tell_from_afar(self, told: Told) -> bool:
+        """Tell those who follow the run, from a process of the task's own; say whether that was possible."""
+        try:
+            self.send(News(told))
+        except OSError:  # the worker has gone, or does not listen any more as the task has reported
+            return False
+        return True
+
+    def _print(self, text: str) -> bool:
+        return self._tell_from_afar(Printed(text))
 
     def missing(self) -> list[str]:
         """Give the ids of what was taken for complete and no longer is."""

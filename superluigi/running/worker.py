@@ -29,7 +29,10 @@ from superluigi.errors import CycleError, TaskFailedError, TaskTypeError
 from superluigi.execution import prepare_to_fork
 from superluigi.failures import Circumstances
 from superluigi.outlook import Outlook
+from superluigi.running import screen
 from superluigi.running.cleanup import Cleanup
+from superluigi.running.events import TaskStatus
+from superluigi.running.progress import Progress
 from superluigi.running.single_flight import Turn, lease_of, pause_s
 from superluigi.running.task_process import (
     ITSELF,
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from superluigi.running.executors import Pool
+    from superluigi.running.progress import Told
     from superluigi.running.scheduler import Scheduler
     from superluigi.running.state import Run
 
@@ -55,7 +59,9 @@ if TYPE_CHECKING:
 class Worker(luigi.worker.Worker):
     """Luigi's worker for one run."""
 
-    def __init__(self, run: Run, *args: Any, pool: Pool | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, run: Run, *args: Any, pool: Pool | None = None, progress: Progress | None = None, **kwargs: Any
+    ) -> None:
         if threading.current_thread() is not threading.main_thread():
             kwargs["no_install_shutdown_handler"] = True  # Python allows signal handlers in the main thread alone
         super().__init__(*args, **kwargs)
@@ -64,6 +70,7 @@ class Worker(luigi.worker.Worker):
         self._results = Results(self)
         self._task_result_queue = self._results  # type: ignore[assignment]  # it keeps the interface of the queue
         self._pool = pool
+        self._progress = Progress(run.run_id) if progress is None else progress
         self._without_id: dict[luigi.Task, Exception] = {}
         self._done_before: set[str] | None = None
         self._told_done: set[luigi.Task] = set()  # by this run
@@ -91,6 +98,7 @@ class Worker(luigi.worker.Worker):
         for root in roots:
             self._validate_task(root)
         self.add_succeeded = True
+        told_before = len(self._add_task_history)
         added: dict[luigi.Task, tuple[luigi.Task, ...]] = {}
         with foresight():
             self._add_levels(roots, added)
@@ -101,6 +109,7 @@ class Worker(luigi.worker.Worker):
             dag.walk(roots, lambda member: self.requirements.get(member, ()))
         if self._first_task is None and roots:
             self._first_task = roots[0].task_id
+        self._progress.scheduled(itertools.islice(self._add_task_history, told_before, None))
         return bool(self.add_succeeded)
 
     def _add_levels(self, roots: Sequence[luigi.Task], added: dict[luigi.Task, tuple[luigi.Task, ...]]) -> None:
@@ -137,6 +146,11 @@ class Worker(luigi.worker.Worker):
         """Give how long until a task that was put off may be tried again; infinity if there is none."""
         seconds = None if self._scheduler_url else self._scheduler.seconds_to_next()
         return math.inf if seconds is None else float(seconds)
+
+    def run(self) -> bool:
+        """Run what the scheduler hands out until there is nothing left to run."""
+        self._progress.begin(self.worker_processes)
+        return bool(super().run())
 
     def put_off(self, process: TaskProcess | None, report: Report) -> None:
         """Take that another run is making a task: it is tried again in a while, and other tasks come first."""
@@ -280,6 +294,9 @@ class Worker(luigi.worker.Worker):
         )
         if self._run.raise_exception or self._pool is not None:
             process.use_multiprocessing = False
+        if self._progress.is_followed:
+            process.tell = self._progress.take
+            process.screen = screen.id_in_use()
         if process.use_multiprocessing:
             prepare_to_fork(task)
         if self._run.single_flight:
@@ -307,14 +324,18 @@ class Worker(luigi.worker.Worker):
             status = DONE if whose is Turn.MADE else PENDING
             self._results.take(process, Report((task_id, status, "", [], []), turn=whose))
             return
-        if task_id not in self._running_tasks and not self._run_here(task):
-            self._run.events.hand_out(task, will_run=not self._run.is_decided_late(task))
+        if task_id not in self._running_tasks:
+            will_run = not self._run.is_decided_late(task)
+            if will_run:
+                self._progress.started(task)
+            if not self._run_here(task):
+                self._run.events.hand_out(task, will_run=will_run)
         if self._pool is None or self._run_here(task) or task_id in self._running_tasks:
             try:
                 super()._run_task(task_id)
             except Exception as error:  # with `raise_exception`, the user's own, and no report will be looked at
                 self._run.record_failure(task, error, traceback.format_exc())
-                self._run.events.fail(task, self._run.failures[task])
+                self._tell_of_failure(task)
                 raise
             return
         process = self._create_task_process(task)
@@ -357,27 +378,46 @@ class Worker(luigi.worker.Worker):
             self._run.yielded.setdefault(task, set()).update(load_task(*required) for required in new_deps)
             self._cleanup.is_needed(task, self._run.yielded[task])
         self._run.memory.arrive(report.values)
-        if report.turn is Turn.MADE:
-            self._run.found_made.add(task)
-            self._run.events.drop(task)
-        elif new_deps:
-            self._run.events.wait(task)
+        is_running = task_id in self._running_tasks  # else it was killed, and reports in spite of that
         if status == DONE:
-            self._run.record_success(task)
-            self._run.events.complete(task, self._run.yielded.get(task, ()))
-            self._cleanup.succeeded(task)
+            self._succeeded(task, report, is_running=is_running)
         elif status == FAILED and not new_deps:
             where = report.circumstances or self._circumstances_of(task)
             self._run.record_failure(task, report.error, report.text or str(expl), where)
-            self._run.events.fail(task, self._run.failures[task])
+            self._tell_of_failure(task, is_running=is_running)
             if self._run.raise_exception and isinstance(process, PooledTask) and not missing:
                 self._raise(task, report)
+        else:
+            self._run.events.wait(task)
+            if is_running:
+                self._progress.paused(task)
         return task_id, status, expl, missing, new_deps
+
+    def _succeeded(self, task: luigi.Task, report: Report, *, is_running: bool) -> None:
+        is_made = report.turn is Turn.MADE
+        if is_made:
+            self._run.found_made.add(task)
+            self._run.events.drop(task)
+        if is_running:
+            self._progress.ended(task, TaskStatus.MADE_ELSEWHERE if is_made else TaskStatus.DONE)
+        self._run.record_success(task)
+        self._run.events.complete(task, self._run.yielded.get(task, ()))
+        self._cleanup.succeeded(task)
 
     def _circumstances_of(self, task: luigi.Task) -> Circumstances:
         """Give what is known of a task whose process was killed: it may have written a log on this machine."""
         path = task_log.path_of(self._run.run_id, task.get_task_family(), str(task.task_id))
         return Circumstances(log=str(path) if path.exists() else None)
+
+    def _tell_of_failure(self, task: luigi.Task, *, is_running: bool = True) -> None:
+        failure = self._run.failures[task]
+        self._run.events.fail(task, failure)
+        if is_running:
+            self._progress.ended(task, TaskStatus.FAILED, failure.reason.split("\n", 1)[0])
+
+    def take_news(self, told: Told) -> None:
+        """Take what a running task lets those know who follow the run."""
+        self._progress.take(told)
 
     def _raise(self, task: luigi.Task, report: Report) -> None:
         if report.error is None:  # only its text could leave the process
@@ -400,9 +440,10 @@ class Worker(luigi.worker.Worker):
 class Factory:
     """Luigi's worker-scheduler factory for one run, for `luigi.build(..., worker_scheduler_factory=...)`."""
 
-    def __init__(self, run: Run, pool: Pool | None = None) -> None:
+    def __init__(self, run: Run, pool: Pool | None = None, progress: Progress | None = None) -> None:
         self._run = run
         self._pool = pool
+        self._progress = progress
 
     def create_local_scheduler(self) -> Scheduler:
         """Give the scheduler of a run without a central one."""
@@ -419,5 +460,10 @@ class Factory:
     def create_worker(self, scheduler: Any, worker_processes: int, assistant: bool = False) -> Worker:  # noqa: FBT001, FBT002
         """Give the worker of this run."""
         return Worker(
-            self._run, scheduler=scheduler, worker_processes=worker_processes, assistant=assistant, pool=self._pool
+            self._run,
+            scheduler=scheduler,
+            worker_processes=worker_processes,
+            assistant=assistant,
+            pool=self._pool,
+            progress=self._progress,
         )

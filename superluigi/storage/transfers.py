@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from superluigi.errors import StoreUnavailableError, TargetNotFoundError
 from superluigi.storage import files
 from superluigi.storage.concurrency import run_all
+from superluigi.storage.observation import TransferDirection, transfer
 from superluigi.storage.s3 import MULTIPART_THRESHOLD_BYTES
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from s3transfer.futures import TransferFuture
 
     from superluigi.storage.fast import Engine
+    from superluigi.storage.observation import Advance
     from superluigi.storage.s3 import Bucket, ObjectFacts
 
     _Ended: TypeAlias = queue.SimpleQueue[tuple[str, TransferFuture]]
@@ -43,8 +45,20 @@ def upload(bucket: Bucket, paths: Mapping[str, Path], options: Mapping[str, Any]
     Raises:
         StorageError: one of the objects could not be put; it is named.
     """
+    sizes = {key: path.stat().st_size for key, path in paths.items()}
+    with transfer(TransferDirection.UPLOAD, bucket.name, sizes) as advance:
+        return _upload(bucket, paths, options, sizes, advance)
+
+
+def _upload(
+    bucket: Bucket,
+    paths: Mapping[str, Path],
+    options: Mapping[str, Any],
+    sizes: Mapping[str, int],
+    advance: Advance | None,
+) -> dict[str, str]:
     etags: dict[str, str] = {}
-    small, medium, large = _by_size((key, path.stat().st_size) for key, path in paths.items())
+    small, medium, large = _by_size(sizes)
     engine = _engine(bucket, options, len(small) + len(medium))
     max_concurrency = _max_concurrency(bucket, engine)
 
@@ -56,23 +70,26 @@ def upload(bucket: Bucket, paths: Mapping[str, Path], options: Mapping[str, Any]
                 etags[key] = engine.put(key, data)
             except Exception:  # noqa: BLE001  (boto3 tries again, and tells what is wrong)
                 engine.failed()
-            else:
-                return
-        etags[key] = bucket.put_bytes(key, data, options)
+        if key not in etags:
+            etags[key] = bucket.put_bytes(key, data, options)
+        if advance is not None:
+            advance(len(data))
 
     run_all((partial(put, key) for key in small), max_concurrency=max_concurrency)
     run_all((partial(put, key) for key in medium), max_concurrency=min(max_concurrency, _MAX_IN_MEMORY))
-    return {**etags, **_upload_in_parts(bucket, {key: paths[key] for key in large}, options)}
+    return {**etags, **_upload_in_parts(bucket, {key: paths[key] for key in large}, options, advance)}
 
 
-def _upload_in_parts(bucket: Bucket, paths: Mapping[str, Path], options: Mapping[str, Any]) -> dict[str, str]:
+def _upload_in_parts(
+    bucket: Bucket, paths: Mapping[str, Path], options: Mapping[str, Any], advance: Advance | None
+) -> dict[str, str]:
     if not paths:
         return {}
     etags: dict[str, str] = {}
     ended: _Ended = queue.SimpleQueue()
     with bucket.transfer_manager(etags) as manager:
         for key, path in paths.items():
-            told = [_Subscriber(key, ended)]
+            told = [_subscriber(key, ended, advance)]
             manager.upload(str(path), bucket.name, key, extra_args=dict(options), subscribers=told)
         for _ in paths:
             _next_ended(bucket, "PutObject", ended)
@@ -90,7 +107,19 @@ def download(bucket: Bucket, destinations: Iterable[tuple[ObjectFacts, Path]]) -
         StorageError: one of the objects could not be fetched; it is named.
     """
     wanted = {expected.key: (expected, path) for expected, path in destinations}
-    small, medium, large = _by_size((key, expected.size_bytes) for key, (expected, _) in wanted.items())
+    sizes = {key: expected.size_bytes for key, (expected, _) in wanted.items()}
+    try:
+        with transfer(TransferDirection.DOWNLOAD, bucket.name, sizes) as advance:
+            _download(bucket, wanted, sizes, advance)
+    except _OtherBytesError:
+        return False
+    return True
+
+
+def _download(
+    bucket: Bucket, wanted: Mapping[str, tuple[ObjectFacts, Path]], sizes: Mapping[str, int], advance: Advance | None
+) -> None:
+    small, medium, large = _by_size(sizes)
     engine = _engine(bucket, {}, len(small) + len(medium))
     max_concurrency = _max_concurrency(bucket, engine)
 
@@ -113,17 +142,15 @@ def download(bucket: Bucket, destinations: Iterable[tuple[ObjectFacts, Path]]) -
         if not check.holds(bucket):
             raise _OtherBytesError
         path.write_bytes(data)
+        if advance is not None:
+            advance(len(data))
 
-    try:
-        run_all((partial(get, key) for key in small), max_concurrency=max_concurrency)
-        run_all((partial(get, key) for key in medium), max_concurrency=min(max_concurrency, _MAX_IN_MEMORY))
-        _download_in_parts(bucket, [wanted[key] for key in large])
-    except _OtherBytesError:
-        return False
-    return True
+    run_all((partial(get, key) for key in small), max_concurrency=max_concurrency)
+    run_all((partial(get, key) for key in medium), max_concurrency=min(max_concurrency, _MAX_IN_MEMORY))
+    _download_in_parts(bucket, [wanted[key] for key in large], advance)
 
 
-def _download_in_parts(bucket: Bucket, destinations: list[tuple[ObjectFacts, Path]]) -> None:
+def _download_in_parts(bucket: Bucket, destinations: list[tuple[ObjectFacts, Path]], advance: Advance | None) -> None:
     if not destinations:
         return
     arriving = {expected.key: _ArrivingFile(expected, path) for expected, path in destinations}
@@ -133,7 +160,8 @@ def _download_in_parts(bucket: Bucket, destinations: list[tuple[ObjectFacts, Pat
             unfinished.callback(file.discard)
         with bucket.transfer_manager() as manager:
             for key, file in arriving.items():
-                manager.download(bucket.name, key, file, subscribers=[_Subscriber(key, ended, file.check.expected)])
+                told = [_subscriber(key, ended, advance, file.check.expected)]
+                manager.download(bucket.name, key, file, subscribers=told)
             for _ in arriving:
                 file = arriving[_next_ended(bucket, "GetObject", ended)]
                 file.close()
@@ -142,10 +170,10 @@ def _download_in_parts(bucket: Bucket, destinations: list[tuple[ObjectFacts, Pat
         unfinished.pop_all()
 
 
-def _by_size(sizes: Iterable[tuple[str, int]]) -> tuple[list[str], list[str], list[str]]:
+def _by_size(sizes: Mapping[str, int]) -> tuple[list[str], list[str], list[str]]:
     """Give the keys of what goes whole, what goes whole but few at a time, and what goes in parts."""
     groups: tuple[list[str], list[str], list[str]] = ([], [], [])
-    for key, size_bytes in sizes:
+    for key, size_bytes in sizes.items():
         groups[(size_bytes >= _MEDIUM_BYTES) + (size_bytes >= MULTIPART_THRESHOLD_BYTES)].append(key)
     return groups
 
@@ -237,6 +265,23 @@ class _Subscriber:
 
     def on_done(self, future: TransferFuture, **_: object) -> None:
         self.ended.put((self.key, future))
+
+
+class _CountingSubscriber(_Subscriber):
+    """One that also learns of the bytes; boto3 counts them for those alone who want to know, in threads of its own."""
+
+    def __init__(self, key: str, ended: _Ended, expected: ObjectFacts | None = None, *, advance: Advance) -> None:
+        super().__init__(key, ended, expected)
+        self.advance = advance
+
+    def on_progress(self, bytes_transferred: int, **_: object) -> None:
+        self.advance(bytes_transferred)
+
+
+def _subscriber(key: str, ended: _Ended, advance: Advance | None, expected: ObjectFacts | None = None) -> _Subscriber:
+    if advance is None:
+        return _Subscriber(key, ended, expected)
+    return _CountingSubscriber(key, ended, expected, advance=advance)
 
 
 def _next_ended(bucket: Bucket, operation: str, ended: _Ended) -> str:

@@ -1,0 +1,308 @@
+"""How far a run is: counted as its tasks start and end, and told to who wants to know.
+
+The worker says what happens, here it becomes events, and bars and the user's callable are receivers of the same ones.
+The invariant: whatever a receiver does, the run goes on as without it; receivers are told one event at a time, and
+where there is none, a task costs some dictionary look-ups.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from luigi.task_status import DONE, PENDING
+
+from superluigi.errors import public_name
+from superluigi.running.durations import Clock, Durations, kind_of
+from superluigi.running.events import (
+    ProgressEvent,
+    RunEnded,
+    RunStarted,
+    Tally,
+    TaskEnded,
+    TaskEvent,
+    TaskPaused,
+    TasksAdded,
+    TaskStarted,
+    TaskStatus,
+    TransferEvent,
+)
+from superluigi.targets.metadata import now
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    import luigi
+
+_log = logging.getLogger("superluigi")
+
+_ESTIMATE_S = 0.1  # between two estimates of the time left
+
+Receiver: TypeAlias = "Callable[[ProgressEvent], object]"
+_TaskEvent = TypeVar("_TaskEvent", bound=TaskEvent)
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """It has turned out, where it runs, that a task is to be made."""
+
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """Whole lines that a task has printed, or logged, on the screen that the bars are on."""
+
+    text: str
+
+
+Told: TypeAlias = TransferEvent | Begun | Printed  # what a task tells, from whichever process
+
+
+@dataclass(slots=True)
+class _State:
+    """How far one task is."""
+
+    task: luigi.Task
+    task_id: str
+    kind: str
+    name: str = ""  # asked for when the first event names it
+    status: TaskStatus | None = None  # of the last try; None as long as it has not ended
+    attempt: int = 0
+    is_paused: bool = False
+    since: float | None = None  # when it began to run, or went on; None while it does not run
+    ran_s: float = 0.0  # in this try, before its last pause
+
+
+class Progress:
+    """How far the tasks of one run are. Safe between threads."""
+
+    def __init__(
+        self, run_id: str, receivers: Sequence[Receiver] = (), print_lines: Callable[[str], object] | None = None
+    ) -> None:
+        self.run_id = run_id
+        self.is_followed = bool(receivers)
+        self._receivers = receivers
+        self._print_lines = print_lines
+        self._lock = threading.RLock()
+        self._began = time.monotonic()
+        self._has_begun = False
+        self._workers = 1
+        self._states: dict[str, _State] = {}
+        self._complete: dict[str, luigi.Task] = {}
+        self._durations = Durations()
+        self._clock = Clock()
+        self._remaining: Counter[str] = Counter()  # by class
+        self._counts: Counter[TaskStatus | None] = Counter()
+        self._running: dict[str, _State] = {}
+        self._estimate: tuple[float, float | None] = (0.0, None)  # when it was made, and what it was
+
+    # What happens to tasks
+
+    def scheduled(self, told: Iterable[tuple[luigi.Task, str, bool | None]]) -> None:
+        """Take what the scheduler was told of tasks: each with its status, and whether it may run."""
+        if not self.is_followed:
+            return
+        with self._lock:
+            count = 0
+            for task, status, is_runnable in told:
+                if status == PENDING and is_runnable:
+                    count += self._to_run(task)[1]
+                elif status == DONE and not self._has_begun:
+                    self._complete.setdefault(task.task_id, task)
+            if count and self._has_begun:
+                self._tell(TasksAdded(run_id=self.run_id, at=now(), count=count, tally=self._tally(anew=True)))
+
+    def begin(self, workers: int) -> None:
+        """Take that all is known that there is to run, and how many tasks may run at a time."""
+        if not self.is_followed:
+            return
+        with self._lock:
+            self._workers = workers
+            self._has_begun = True
+            self._durations.read_former((state.task for state in self._states.values()), self._complete.values())
+            complete = len(self._complete.keys() - self._states.keys())
+            self._complete.clear()
+            self._tell(RunStarted(run_id=self.run_id, at=now(), complete=complete, tally=self._tally(anew=True)))
+
+    def started(self, task: luigi.Task) -> None:
+        """Take that a task begins, or goes on after a pause."""
+        with self._lock:
+            state, _ = self._to_run(task)
+            if state.since is not None:
+                return
+            if not state.is_paused:
+                state.attempt += 1
+                state.ran_s = 0.0
+            state.is_paused = False
+            state.since = time.monotonic()
+            self._clock.changes(len(self._running))
+            self._remaining[state.kind] -= 1
+            self._running[state.task_id] = state
+            self._tell_of(TaskStarted, state)
+
+    def paused(self, task: luigi.Task) -> None:
+        """Take that a task waits for what it has yielded."""
+        with self._lock:
+            state = self._states.get(task.task_id)
+            if state is not None and self._stop(state):
+                state.is_paused = True
+                self._remaining[state.kind] += 1
+                self._tell_of(TaskPaused, state)
+
+    def ended(self, task: luigi.Task, status: TaskStatus, reason: str = "") -> None:
+        """Take how a task ended; one that could not tell that it began has done so."""
+        with self._lock:
+            state, _ = self._to_run(task)
+            if status is not TaskStatus.MADE_ELSEWHERE and state.since is None:
+                self.started(task)
+            if not self._stop(state):
+                self._remaining[state.kind] -= 1
+            if status is TaskStatus.DONE:
+                self._durations.observe(state.kind, state.ran_s)
+            state.status = status
+            state.is_paused = False
+            self._counts[status] += 1
+            self._tell_of(TaskEnded, state, status=status, duration_s=state.ran_s, reason=reason)
+
+    def end(self, *, is_success: bool) -> None:
+        """Take that the run is over."""
+        with self._lock:
+            for state in tuple(self._running.values()):
+                self.ended(state.task, TaskStatus.STOPPED)
+            self._durations.keep()
+            if self.is_followed:
+                duration_s = time.monotonic() - self._began
+                tally = self._tally(anew=True)
+                self._tell(
+                    RunEnded(run_id=self.run_id, at=now(), tally=tally, duration_s=duration_s, is_success=is_success)
+                )
+
+    def _to_run(self, task: luigi.Task) -> tuple[_State, bool]:
+        """Note that a task is to run; give how far it is, and whether that is news."""
+        task_id = task.task_id
+        state = self._states.get(task_id)
+        if state is None:
+            state = self._states[task_id] = _State(task, task_id, kind_of(task))
+        elif state.status is None:
+            return state, False
+        else:
+            self._counts[state.status] -= 1
+            state.status = None
+        self._remaining[state.kind] += 1
+        return state, True
+
+    def _stop(self, state: _State) -> bool:
+        """Note that a task does not run; say whether it did."""
+        if state.since is None:
+            return False
+        self._clock.changes(len(self._running))
+        del self._running[state.task_id]
+        state.ran_s += time.monotonic() - state.since
+        state.since = None
+        return True
+
+    # How far all is
+
+    def _tally(self, *, anew: bool = False) -> Tally:
+        counts = self._counts
+        return Tally(
+            total=len(self._states),
+            done=counts[TaskStatus.DONE] + counts[TaskStatus.MADE_ELSEWHERE],
+            running=len(self._running),
+            failed=counts[TaskStatus.FAILED] + counts[TaskStatus.STOPPED],
+            remaining=len(self._states) - len(self._running) - sum(self._counts.values()),
+            left_s=self._left_s(anew=anew),
+        )
+
+    def _left_s(self, *, anew: bool) -> float | None:
+        """Give how long the rest takes; estimated anew now and then, as that looks at every class."""
+        instant = time.monotonic()
+        made_at, left_s = self._estimate
+        if not anew and left_s is not None and instant - made_at < _ESTIMATE_S:
+            return max(0.0, left_s - (instant - made_at))
+        left_s = self._estimated(instant)
+        self._estimate = instant, left_s
+        return left_s
+
+    def _estimated(self, instant: float) -> float | None:
+        usual_s = self._durations.usual_s()
+        waiting = {kind: count for kind, count in self._remaining.items() if count}
+        work_s, longest_s = 0.0, 0.0
+        for kind, count in waiting.items():
+            expected_s = usual_s(kind)
+            if expected_s is None:
+                return None
+            work_s += count * expected_s
+        for state in self._running.values():
+            expected_s = usual_s(state.kind)
+            if expected_s is None:
+                return None
+            rest_s = max(0.0, expected_s - state.ran_s - (instant - (state.since or instant)))
+            work_s += rest_s
+            longest_s = max(longest_s, rest_s)
+        at_a_time = self._clock.tasks_at_a_time(len(self._running), self._workers)
+        to_come = len(self._running) + sum(waiting.values())
+        return max(longest_s, work_s / max(1.0, min(at_a_time, to_come)))
+
+    # What is told
+
+    def take(self, told: Told) -> None:
+        """Take what a task tells, from whichever thread."""
+        if isinstance(told, ProgressEvent):
+            self._tell(told)
+        elif isinstance(told, Printed):
+            if self._print_lines is not None:
+                self._print_lines(told.text)
+        else:
+            with self._lock:
+                if (state := self._states.get(told.task_id)) is not None:
+                    self.started(state.task)
+
+    def _tell_of(self, kind: type[_TaskEvent], state: _State, **facts: Any) -> None:
+        if self.is_followed:
+            state.name = state.name or public_name(state.task)
+            self._tell(
+                kind(
+                    run_id=self.run_id,
+                    at=now(),
+                    task_id=state.task_id,
+                    task=state.name,
+                    family=state.task.get_task_family(),
+                    attempt=max(1, state.attempt),
+                    tally=self._tally(),
+                    **facts,
+                )
+            )
+
+    def _tell(self, event: ProgressEvent) -> None:
+        with self._lock:
+            for receive in self._receivers:
+                receive(event)
+
+
+class Patient:
+    """A receiver of the user's, whose errors do not reach the run: the first is logged."""
+
+    def __init__(self, receive: Receiver) -> None:
+        self._receive = receive
+        self._has_failed = False
+
+    def __call__(self, event: ProgressEvent) -> None:
+        """Hand on an event."""
+        try:
+            self._receive(event)
+        except Exception:  # noqa: BLE001  (whatever a user's function may do)
+            if not self._has_failed:
+                self._has_failed = True
+                _log.warning(
+                    "progress=%r raised an error when it was given %s. The run goes on, and it is given the events "
+                    "that follow; further errors of it are not shown.",
+                    self._receive,
+                    type(event).__name__,
+                    exc_info=True,
+                )
