@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from superluigi import visuals
+from superluigi import garbage, visuals
 from superluigi.provenance import IN_MEMORY
 from superluigi.records import (
     RECORD_SUFFIX,
@@ -201,7 +201,8 @@ def lineage(path_or_target: Output) -> Lineage:
     found = find(path_or_target, "lineage")
     if found.state is State.MISSING:
         raise nothing_at(found.path)
-    return _Tracing(found).lineage()
+    with garbage.held_off():
+        return _Tracing(found).lineage()
 
 
 # The graph

@@ -6,9 +6,7 @@ as one and the same plan is what the run goes by; and a plan is a value, kept no
 
 from __future__ import annotations
 
-import contextlib
 import enum
-import gc
 import json
 import statistics
 import traceback
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import luigi
 
-from superluigi import dag, markup, visuals
+from superluigi import dag, garbage, markup, visuals
 from superluigi.errors import ConfigError, CycleError, TaskFailedError, TaskTypeError, public_name
 from superluigi.execution import copies_inputs, own_target
 from superluigi.failures import failure_of
@@ -207,7 +205,7 @@ def make_plan(
     """
     planner = _Planner(roots, forcing, rerun_stale=rerun_stale, known=known)
     try:
-        with dag.outputs_held(), _without_collecting():
+        with dag.outputs_held(), garbage.held_off():
             return planner.plan(with_cost=with_cost)
     except (ConfigError, CycleError, TaskTypeError):
         raise
@@ -216,18 +214,6 @@ def make_plan(
             raise
         failure = failure_of(planner.current, error, traceback.format_exc())
         raise TaskFailedError([failure], "What would run cannot be told.") from error
-
-
-@contextlib.contextmanager
-def _without_collecting() -> Iterator[None]:
-    """Let Python not look for garbage: what is found stays, and to look through it again and again takes a fifth."""
-    is_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if is_enabled:
-            gc.enable()
 
 
 class _Planner:

@@ -128,7 +128,7 @@ def _with_database(work: Callable[[sqlite3.Connection], None], *, for_writing: b
     path = _path()
     try:
         if for_writing:
-            # What a bucket holds is not for everybody. The file is opened by SQLite alone: whoever closes it lets go the
+            # What a bucket holds is not for everybody. SQLite alone opens the file: whoever closes it lets go the
             # locks that other threads have on it, see "How To Corrupt An SQLite Database File", 2.2.
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         address = f"file:{quote(os.fspath(path))}?mode={'rwc' if for_writing else 'ro'}"
