@@ -130,6 +130,7 @@ def run_task(
                 )
                 is_alone = configuration.is_single_flight() if single_flight is None else single_flight
                 run = Run(forcing, plan=going_by, raise_exception=raise_exception, single_flight=is_alone)
+                run.begin()
                 recover_abandoned()
                 try:
                     with provenance.run(run.run_id), memory.holding(run.memory), workplace.keeping_folders():

@@ -32,6 +32,7 @@ LAYERS = [
     ["ancestry", "comparison"],
     ["reproduction"],
     ["forcing", "staleness", "outlook"],
+    ["unsettled"],
     ["planning"],
     ["debugging"],
     ["explaining"],
