@@ -18,7 +18,7 @@ import luigi
 
 from superluigi import dag, garbage, markup, visuals
 from superluigi.errors import ConfigError, CycleError, TaskFailedError, TaskTypeError, public_name
-from superluigi.execution import copies_inputs, own_target
+from superluigi.execution import copies_inputs
 from superluigi.failures import failure_of, remember
 from superluigi.markup import Tone
 from superluigi.outlook import Outlook
@@ -28,12 +28,14 @@ from superluigi.targets.foresight import foresight
 from superluigi.targets.memory import Memory, NoTarget, PathlessTarget, holding
 from superluigi.targets.s3 import ask_together, is_remote
 from superluigi.tasks import Task, TaskWithCleanup
+from superluigi.unsettled import Unsettled, changed_since, read_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from superluigi.forcing import Forcing
     from superluigi.targets.metadata import Metadata
+    from superluigi.unsettled import Read
 
 
 class Verdict(enum.Enum):
@@ -76,11 +78,15 @@ class Plan:
     """What a run would do with each task that it looks at, each after all that it requires. Iterate, or ask by task."""
 
     def __init__(
-        self, tasks: Iterable[Planned], before: Mapping[luigi.Task, tuple[str | None, ...]] | None = None
+        self,
+        tasks: Iterable[Planned],
+        before: Mapping[luigi.Task, Read] | None = None,
+        settled: Collection[luigi.Task] = (),
     ) -> None:
         self.tasks = tuple(tasks)
+        self.before = before or {}  # what those had read whose records do not tell, and that may have to follow
+        self.settled = settled  # what an earlier run has kept of these no longer counts
         self._by_task = {planned.task: planned for planned in self.tasks}
-        self._before = before or {}  # the fingerprints of what those read whose records do not tell
 
     def __iter__(self) -> Iterator[Planned]:
         return iter(self.tasks)
@@ -96,13 +102,13 @@ class Plan:
 
     def part(self, tasks: Collection[luigi.Task]) -> Plan:
         """Give the same plan for some of its tasks, such as travel with one of them."""
-        before = {task: self._before[task] for task in tasks if task in self._before}
+        before = {task: self.before[task] for task in tasks if task in self.before}
         return Plan([self._by_task[task] for task in tasks if task in self._by_task], before)
 
     def joined(self, other: Plan) -> Plan:
         """Give the same plan with the tasks of another; of those that stand in both this one tells."""
         further = [planned for planned in other if planned.task not in self]
-        return Plan([*self.tasks, *further], {**other._before, **self._before})
+        return Plan([*self.tasks, *further], {**other.before, **self.before}, {*other.settled, *self.settled})
 
     def is_fresh(self, task: luigi.Task) -> bool:
         """Say of a complete task, once all that it requires has run, whether it is as that is now.
@@ -112,8 +118,8 @@ class Plan:
         sight = Sight()
         if has_record(task):
             return not stale_because(task, sight)
-        known = self._before.get(task)
-        return known is None or (None not in known and known == fingerprints_read(task, sight))
+        known = self.before.get(task)
+        return known is None or (None not in known.values() and known == read_by(task, sight))
 
     def of(self, verdict: Verdict) -> list[Planned]:
         """Give the tasks with a verdict."""
@@ -238,6 +244,8 @@ class _Planner:
         self.graph: dict[luigi.Task, tuple[luigi.Task, ...]] = {}
         self.verdicts: dict[luigi.Task, tuple[Verdict, tuple[Reason, ...]]] = {}
         self.moves: dict[luigi.Task, luigi.Task | None] = {}  # what upstream of it will run, or may
+        self.unsettled = Unsettled()
+        self.before: dict[luigi.Task, Read] = {}  # of those of which a run that broke off has kept it
 
     def plan(self, *, with_cost: bool) -> Plan:
         with foresight(), holding(Memory()):  # what an earlier run has left there, the next one does not find
@@ -249,13 +257,34 @@ class _Planner:
                 self._decide(task, upstream, is_on_demand=task in on_demand)
             self._decide_on_demand(on_demand)
             self._decide_what_is_missed()
-        before = {
-            task: fingerprints_read(task, self.sight)
-            for task, (verdict, _) in self.verdicts.items()
-            if verdict is Verdict.UNKNOWN and not has_record(task) and not dag.is_group(type(task))
-        }
+        before = {task: self._read_before(task) for task in self.verdicts if self._may_follow(task)}
         planned = [Planned(task, *self.verdicts[task]) for task in self.graph if task in self.verdicts]
-        return Plan(_Costs(self.graph, self.sight).told(planned) if with_cost else planned, before)
+        return Plan(_Costs(self.graph, self.sight).told(planned) if with_cost else planned, before, self._settled())
+
+    def _may_follow(self, task: luigi.Task) -> bool:
+        """Say of a task without records whether it has to be known, also to a later run, what it had read before."""
+        verdict, reasons = self.verdicts[task]
+        if verdict is Verdict.SKIP or self.known(task) is not None or has_record(task) or not _is_work(task):
+            return False
+        if verdict is Verdict.UNKNOWN or task in self.before:
+            return True
+        is_forced = self.rerun_stale and [reason.cause for reason in reasons] == [Cause.FORCED]
+        return is_forced and self.moves[task] is not None and not _gives_values(task)
+
+    def _settled(self) -> set[luigi.Task]:
+        return {
+            task
+            for task in self.before
+            if self.verdicts[task][0] is Verdict.SKIP and self.moves[task] is None
+            if not changed_since(task, self.before[task], self.sight, self._will_change)
+        }
+
+    def _read_before(self, task: luigi.Task) -> Read:
+        self.current = task
+        known = self.before.get(task)
+        if known is None:
+            known = self.unsettled.before(task) if self.forcing.includes(task) else None
+        return read_by(task, self.sight) if known is None else known
 
     # The graph
 
@@ -364,7 +393,16 @@ class _Planner:
     def _stale_because(self, task: luigi.Task) -> list[Reason]:
         if not self.rerun_stale or _is_made_elsewhere(task) or dag.is_group(type(task)):
             return []
-        return stale_because(task, self.sight, lambda upstream: self.verdicts[upstream][0] is not Verdict.SKIP)
+        if has_record(task):
+            return stale_because(task, self.sight, self._will_change)
+        before = self.unsettled.before(task)
+        if before is None:
+            return []
+        self.before[task] = before
+        return changed_since(task, before, self.sight, self._will_change)
+
+    def _will_change(self, task: luigi.Task) -> bool:
+        return self.verdicts[task][0] is not Verdict.SKIP
 
     def _moving(self, task: luigi.Task) -> luigi.Task | None:
         """Give what may change what is read of a task: the task itself, or, of values, what is upstream of it."""
@@ -547,12 +585,6 @@ def _whole(number: float | None) -> int | None:
 def _sum(sizes: list[int | None]) -> int | None:
     known = [size for size in sizes if size is not None]
     return sum(known) if len(known) == len(sizes) else None
-
-
-def fingerprints_read(task: luigi.Task, sight: Sight) -> tuple[str | None, ...]:
-    """Give the fingerprints of what a task requires; None for what is missing, or has none."""
-    read = [own_target(target) for upstream in dag.upstream_of(task) for target in dag.targets(upstream)]
-    return tuple(None if target is None else sight.fingerprint(target) for target in read)
 
 
 def _is_work(task: luigi.Task) -> bool:

@@ -143,6 +143,7 @@ def run_task(
                 )
                 is_alone = configuration.is_single_flight() if single_flight is None else single_flight
                 run = Run(forcing, plan=going_by, raise_exception=raise_exception, single_flight=is_alone)
+                run.begin()
                 recover_abandoned()
                 with _followed(run, configuration.progress() if progress is None else progress) as followed:
                     try:

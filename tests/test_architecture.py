@@ -33,6 +33,7 @@ LAYERS = [
     ["ancestry", "comparison"],
     ["reproduction"],
     ["forcing", "staleness", "outlook"],
+    ["unsettled"],
     ["planning"],
     ["debugging"],
     ["explaining"],

@@ -26,6 +26,7 @@ from superluigi import (
     LocalFileTarget,
     MemoryTarget,
     NoTarget,
+    Task,
     TaskFailedError,
     TaskWithCleanup,
     TaskWithMetadata,
@@ -617,6 +618,201 @@ def test_what_comes_out_the_same_cuts_off_whatever_stands_between(tmp_path: Path
     middle = [ALSO.get(between, between)] if is_short_lived else []
     assert notes(tmp_path, "ran")[3:] == ["Root", *middle]
     assert {one.verdict.value for one in run_task(task, rerun_stale=True, dry_run=True)} == {"skip"}
+
+
+# Tasks without records, and a run that broke off between them and what they read
+
+
+class PlainOfRoot(PlainBetween):
+    """Breaks off while there is a file that says how."""
+
+    def run(self) -> None:
+        if os.path.exists(f"{self.folder}/fails"):
+            raise ValueError
+        if os.path.exists(f"{self.folder}/is killed"):
+            os._exit(9)
+        super().run()
+
+
+class OursOfRoot(Task):
+    folder = luigi.Parameter()
+    requires = PlainBetween.requires
+
+    def output(self) -> LocalFileTarget:
+        return LocalFileTarget(f"{self.folder}/ours.txt")
+
+    def run(self) -> None:
+        assert not os.path.exists(f"{self.folder}/fails")
+        note(self.folder, "ran", type(self).__name__)
+        with self.input().open() as source, self.output().open("w") as stream:
+            stream.write(source.read())
+
+
+BETWEEN |= {kind.__name__: kind for kind in (PlainOfRoot, OursOfRoot)}
+
+
+def unsettled(local_data_dir: Path) -> list[Path]:
+    folder = local_data_dir / "unsettled"
+    return sorted(folder.iterdir()) if folder.exists() else []
+
+
+def broken_off(tmp_path: Path, between: str = "PlainOfRoot", **options: Any) -> Last:
+    """Give what was made of a1, after a run with b1 that broke off when its root was made."""
+    task = Last(folder=str(tmp_path), between=between)
+    write(tmp_path, "x.csv", "a1")
+    run_task(task)
+    write(tmp_path, "x.csv", "b1"), write(tmp_path, "fails", "")
+    with pytest.raises(TaskFailedError):
+        run_task(task, rerun_stale=True, **options)
+    (tmp_path / "fails").unlink()
+    (tmp_path / "ran").unlink()
+    return task
+
+
+@pytest.mark.parametrize("between", ["PlainOfRoot", "OursOfRoot"])
+@pytest.mark.parametrize("options", [{}, {"force_upstream": True}], ids=["stale", "forced"])
+def test_what_failed_without_a_record_is_made_again_by_the_next_run(
+    tmp_path: Path, local_data_dir: Path, between: str, options: dict[str, bool]
+) -> None:
+    task = broken_off(tmp_path, between, **options)
+    old, new = fingerprint("a"), fingerprint("b")
+
+    assert reasons(task, BETWEEN[between](folder=str(tmp_path))) == [
+        (Cause.INPUT_CHANGED, str(tmp_path / "root.txt"), old, new)
+    ]
+    assert [reason[0] for reason in reasons(task)] == [Cause.UPSTREAM]
+    run_task(task, rerun_stale=True)
+
+    assert notes(tmp_path, "ran") == [between, "Last"]
+    assert unsettled(local_data_dir) == []
+    assert {one.verdict for one in run_task(task, rerun_stale=True, dry_run=True)} == {Verdict.SKIP}
+
+
+def test_it_is_made_again_with_leases_and_by_several_workers_too(tmp_path: Path, local_data_dir: Path) -> None:
+    task = broken_off(tmp_path)
+
+    run_task(task, rerun_stale=True, single_flight=True, num_workers=2)
+
+    assert sorted(notes(tmp_path, "ran")) == ["Last", "PlainOfRoot"]
+    assert unsettled(local_data_dir) == []
+
+
+def test_what_a_killed_run_did_not_get_to_is_made_by_the_next(tmp_path: Path, local_data_dir: Path) -> None:
+    task = Last(folder=str(tmp_path), between="PlainOfRoot")
+    write(tmp_path, "x.csv", "a1")
+    run_task(task)
+    write(tmp_path, "x.csv", "b1"), write(tmp_path, "is killed", "")
+    pid = os.fork()
+    if pid == 0:
+        try:
+            run_task(task, rerun_stale=True)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    (tmp_path / "is killed").unlink()
+
+    run_task(task, rerun_stale=True)
+
+    assert notes(tmp_path, "ran")[3:] == ["Root", "PlainOfRoot", "Last"]
+    assert (tmp_path / "plain.txt").read_text() == "b"
+    assert unsettled(local_data_dir) == []
+
+
+@pytest.mark.parametrize("text", ["b1", "a2"])
+def test_a_run_that_ends_well_keeps_nothing_of_it(tmp_path: Path, local_data_dir: Path, text: str) -> None:
+    task = Last(folder=str(tmp_path), between="PlainOfRoot")
+    write(tmp_path, "x.csv", "a1")
+    run_task(task)
+    write(tmp_path, "x.csv", text)
+    run_task(task, rerun_stale=True)
+
+    assert (local_data_dir / "unsettled").exists()
+    assert unsettled(local_data_dir) == []
+
+
+def test_a_plan_leaves_what_is_kept_and_a_run_with_what_was_read_before_lets_it_go(
+    tmp_path: Path, local_data_dir: Path
+) -> None:
+    task = broken_off(tmp_path)
+    write(tmp_path, "x.csv", "a1")
+    kept = unsettled(local_data_dir)
+
+    plan = run_task(task, rerun_stale=True, dry_run=True)
+    assert {one.verdict for one in plan if type(one.task) is not Root} == {Verdict.UNKNOWN, Verdict.SKIP}
+    assert len(kept) == 1
+    assert unsettled(local_data_dir) == kept
+    run_task(task, rerun_stale=True)
+
+    assert notes(tmp_path, "ran") == ["Root"]  # which comes out as the others had read it
+    assert unsettled(local_data_dir) == []
+
+
+def test_what_is_found_as_it_was_read_is_not_made_again(tmp_path: Path, local_data_dir: Path) -> None:
+    task = broken_off(tmp_path)
+    write(tmp_path, "x.csv", "a1")
+    run_task(Root(folder=str(tmp_path), name="root"), rerun_stale=True)
+
+    before = unsettled(local_data_dir)
+    assert {one.verdict for one in run_task(task, rerun_stale=True, dry_run=True)} == {Verdict.SKIP}
+    assert unsettled(local_data_dir) == before != []
+    run_task(task, rerun_stale=True)
+
+    assert notes(tmp_path, "ran") == ["Root"]
+    assert unsettled(local_data_dir) == []
+
+
+def test_what_was_kept_outlasts_a_further_run_that_breaks_off(tmp_path: Path, local_data_dir: Path) -> None:
+    task = broken_off(tmp_path)
+    kept = unsettled(local_data_dir)[0].read_bytes()
+    write(tmp_path, "x.csv", "c1"), write(tmp_path, "fails", "")
+
+    with pytest.raises(TaskFailedError):
+        run_task(task, rerun_stale=True)
+
+    assert unsettled(local_data_dir)[0].read_bytes() == kept
+
+
+def test_what_was_missing_before_is_not_compared(tmp_path: Path) -> None:
+    task = Last(folder=str(tmp_path), between="PlainOfRoot")
+    write(tmp_path, "x.csv", "a1")
+    run_task(task)
+    (tmp_path / "root.txt").unlink(), write(tmp_path, "fails", "")
+    with pytest.raises(TaskFailedError):
+        run_task(task, rerun_stale=True)
+    (tmp_path / "fails").unlink()
+
+    found = reasons(task, PlainOfRoot(folder=str(tmp_path)))
+
+    assert [reason[:2] for reason in found] == [(Cause.NO_RECORD, str(tmp_path / "plain.txt"))]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"{", b"\xff", b"[]", b'{"schema": 1, "read": [1]}', b'{"schema": 1, "read": {"a": 1}}', b'{"schema": 2}'],
+)
+def test_what_is_kept_and_damaged_is_not_believed(tmp_path: Path, local_data_dir: Path, damage: bytes) -> None:
+    task = broken_off(tmp_path)
+    unsettled(local_data_dir)[0].write_bytes(damage)
+
+    assert {one.verdict for one in run_task(task, rerun_stale=True, dry_run=True)} == {Verdict.SKIP}
+    write(tmp_path, "x.csv", "c1")
+    run_task(task, rerun_stale=True)
+
+    assert notes(tmp_path, "ran") == ["Root", "PlainOfRoot", "Last"]
+    assert unsettled(local_data_dir) == []
+
+
+def test_what_was_kept_for_long_goes_with_a_run_of_other_tasks(tmp_path: Path, local_data_dir: Path) -> None:
+    broken_off(tmp_path)
+    other = Made(folder=str(tmp_path))
+    run_task(other, rerun_stale=True)
+    kept = unsettled(local_data_dir)
+    assert len(kept) == 1
+
+    os.utime(kept[0], (0, 0))
+    run_task(other, rerun_stale=True)
+
+    assert unsettled(local_data_dir) == []
 
 
 # What a run has yielded

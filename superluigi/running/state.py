@@ -20,6 +20,7 @@ from superluigi.staleness import is_cleaned_up
 from superluigi.targets.foresight import foresight
 from superluigi.targets.memory import Key, Memory, MemoryTarget, NoTarget, PathlessTarget, origin_of
 from superluigi.tasks import Task, TaskWithCleanup
+from superluigi.unsettled import Unsettled
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -54,6 +55,23 @@ class Run:
         self.spared: set[luigi.Task] = set()  # their outputs were cleaned up, and nothing in this run needs them
         self.yielded: dict[luigi.Task, set[luigi.Task]] = {}  # what was found to be required while a task ran
         self.failures: dict[luigi.Task, TaskFailure] = {}
+        self.unsettled: Unsettled | None = Unsettled()  # None where another process keeps it
+
+    def begin(self) -> None:
+        """Keep, before anything runs, what a later run must know if this one breaks off, and let go what is settled.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        if self.plan is not None and self.unsettled is not None:
+            self._settle(self.plan)
+            self.unsettled.remove_old(but=self.plan.before)
+
+    def _settle(self, plan: Plan) -> None:
+        if self.unsettled is not None:
+            self.unsettled.keep(plan.before)
+            for task in plan.settled:
+                self.unsettled.forget(task)
 
     def as_seen_by(self, task: luigi.Task) -> Run:
         """Give what a task asks of the run where it runs elsewhere: which of those that it requires are complete.
@@ -68,6 +86,7 @@ class Run:
         seen.run_id = self.run_id
         seen.done = asked & self.done
         seen.spared = asked & self.spared
+        seen.unsettled = None
         return seen
 
     def keys_read_by(self, task: luigi.Task) -> list[Key]:
@@ -91,7 +110,9 @@ class Run:
         With a plan, what it says; what a task has yielded is planned now.
         """
         if self.plan is not None and task not in self.plan and task not in self.done:
-            self.plan = self.plan.joined(make_plan([task], self.forcing, rerun_stale=True, known=self._known))
+            further = make_plan([task], self.forcing, rerun_stale=True, known=self._known)
+            self._settle(further)
+            self.plan = self.plan.joined(further)
         verdict = self._verdict(task)
         if task in self.spared or verdict is Verdict.SKIP:
             return True
@@ -147,6 +168,8 @@ class Run:
         """Keep that a task ran; a failure before it was retried no longer counts."""
         self.done.add(task)
         self.failures.pop(task, None)
+        if self.unsettled is not None:
+            self.unsettled.forget(task)
         _know(task, is_complete=True)
 
     def record_removal(self, task: luigi.Task) -> None:
