@@ -198,7 +198,12 @@ def lineage(path_or_target: Output) -> Lineage:
         InvalidNameError: it cannot be a path or an address.
         TaskTypeError: it is something else, such as a task.
     """
-    found = find(path_or_target, "lineage")
+    return trace(path_or_target, "lineage")
+
+
+def trace(path_or_target: Output, function: str) -> Lineage:
+    """Give what `lineage` gives; `function` is named in errors."""
+    found = find(path_or_target, function)
     if found.state is State.MISSING:
         raise nothing_at(found.path)
     with garbage.held_off():

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from superluigi import dag, visuals
-from superluigi.ancestry import Lineage, lineage
+from superluigi.ancestry import Lineage, trace
 from superluigi.errors import TargetNotFoundError
 from superluigi.records import State, shown
 from superluigi.targets.metadata import RECORD_FIELDS
@@ -124,7 +124,7 @@ def diff(a: Output | Lineage, b: Output | Lineage) -> Difference:
 
 
 def _traced(given: Output | Lineage) -> Lineage:
-    traced = given if isinstance(given, Lineage) else lineage(given)
+    traced = given if isinstance(given, Lineage) else trace(given, "diff")
     if traced.root.record is None:
         message = (
             f"{traced.root.path} has no lineage record that can be followed: it is {traced.root.state}"

@@ -8,12 +8,13 @@ read at import, and this is the one place where the environment of Super Luigi i
 from __future__ import annotations
 
 import contextlib
+import difflib
 import enum
 import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from configparser import ConfigParser, Interpolation
 from contextvars import ContextVar
 from datetime import timedelta
@@ -176,10 +177,13 @@ def applied(
     the call that came last counts. Once both have ended, in whatever order, all is as before.
 
     Raises:
-        ConfigError: the file is not there or cannot be read, or a section is not a mapping of simple values.
+        ConfigError: the file is not there or cannot be read, or a section is not a mapping of simple values, or there
+            is no such setting of Super Luigi's own.
     """
     values = _from_file(Path(config_file)) if config_file is not None else {}
-    for section, options in _checked(config or {}).items():
+    given = _checked(config or {})
+    _check_keys(given.get(SECTION, {}), "config")
+    for section, options in given.items():
         values[section] = {**values.get(section, {}), **options}
     outer = of_this_call()
     held = {section: {**outer.get(section, {}), **values.get(section, {})} for section in (*outer, *values)}
@@ -350,16 +354,21 @@ def _from_file(path: Path) -> dict[str, dict[str, str]]:
         raise ConfigError(message)
     try:
         if path.suffix == ".toml":
-            return _checked(_toml(path.read_text(encoding="utf-8")))
+            values = _checked(_toml(path.read_text(encoding="utf-8")))
+            _check_keys(values.get(SECTION, {}), str(path))
+            return values
         reader = ConfigParser(interpolation=luigi.configuration.LuigiConfigParser._DEFAULT_INTERPOLATION)  # noqa: SLF001
         reader.optionxform = str  # type: ignore[assignment,method-assign]
         reader.read_string(path.read_text(encoding="utf-8"), source=str(path))
-        return _checked({section: dict(reader.items(section)) for section in reader.sections()})
+        values = _checked({section: dict(reader.items(section)) for section in reader.sections()})
+        of_all = {name.replace("-", "_") for name in reader.defaults()}  # [DEFAULT] is there for every section
+        _check_keys([name for name in values.get(SECTION, {}) if name not in of_all], str(path))
     except ConfigError:
         raise
     except Exception as error:
         message = f"The configuration file {str(path)!r} cannot be read: {error}. Correct the file."
         raise ConfigError(message) from error
+    return values
 
 
 def _toml(text: str) -> dict[str, Any]:
@@ -389,6 +398,17 @@ def _checked(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
             for name, value in ((str(option).replace("-", "_"), value) for option, value in options.items())
         }
     return checked
+
+
+def _check_keys(names: Iterable[str], where: str) -> None:
+    """See that all settings of ours that a call is given are there; what Luigi's own files hold is left alone."""
+    known = list(readers())
+    for name in names:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1)
+            way_out = f"Did you mean {nearest[0]}?" if nearest else f"There are: {', '.join(known)}."
+            message = f"{where}: there is no setting {name!r} in [{SECTION}]. {way_out}"
+            raise ConfigError(message)
 
 
 def _by_parameter(section: str, option: str, value: Any) -> str | None:

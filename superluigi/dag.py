@@ -269,6 +269,23 @@ def check_is_task(required: object, by: luigi.Task | None = None) -> None:
     raise TaskTypeError(message)
 
 
+def check_is_asked_of_task(given: object, function: str) -> None:
+    """See that a function of ours that asks something of a task was given one.
+
+    Raises:
+        TaskTypeError: it was given something else, such as the class.
+    """
+    if isinstance(given, luigi.Task):
+        return
+    if isinstance(given, type) and issubclass(given, luigi.Task):
+        message = f"{function}() was given the class {given.__name__}: give a task, {given.__name__}(...)."
+    elif isinstance(given, list | tuple | set | frozenset):
+        message = f"{function}() was given a {type(given).__name__} of {len(given)}: give one task at a time."
+    else:
+        message = f"{function}() was given {given!r}, a {type(given).__name__}: give a task."
+    raise TaskTypeError(message)
+
+
 def upstream_of(task: luigi.Task) -> list[luigi.Task]:
     """Give the tasks that a task requires directly."""
     return [upstream for _, upstream in required(task)]

@@ -87,9 +87,10 @@ class UnknownTaskError(ConfigError):
         self.root = root
         self.candidates = tuple(candidates)
         shown = ", ".join(self.candidates[:10]) + (", ..." if len(self.candidates) > 10 else "")
+        way_out = "Name one of these" if self.candidates else "For the task itself say force=True"
         super().__init__(
             f"{name} was to be forced, but {root} does not require it, directly or indirectly. "
-            f"Upstream are: {shown or 'no tasks'}. Name one of these; tasks that a run() yields are not searched."
+            f"Upstream are: {shown or 'no tasks'}. {way_out}; tasks that a run() yields are not searched."
         )
 
 
@@ -98,16 +99,26 @@ class TaskTypeError(SuperLuigiError, TypeError):
 
 
 class RunSignatureError(SuperLuigiError, TypeError):
-    """A run() declares an argument that its class does not offer."""
+    """A run() declares an argument that its class does not offer, or that cannot be handed over by name."""
 
     def __init__(self, task_cls: str, unknown: Sequence[str], offered: Sequence[str]) -> None:
         self.unknown = tuple(unknown)
-        offer = ", ".join(offered) if offered else "no argument but self"
-        super().__init__(
-            f"{task_cls}.run declares {', '.join(map(repr, unknown))}, but may declare {offer}. "
-            "Rename the argument, give it a default, or derive from AtomicTaskWithMetadata, "
-            "which offers input_path, output_path and metadata."
-        )
+        by_position = [name for name in unknown if name in offered]
+        others = [name for name in unknown if name not in offered]
+        told = []
+        if by_position:
+            told.append(
+                f"{task_cls}.run declares {', '.join(map(repr, by_position))} by position alone, but arguments are "
+                "handed over by name. Take the '/' out of its signature."
+            )
+        if others:
+            offer = ", ".join(offered) if offered else "no argument but self"
+            told.append(
+                f"{task_cls}.run declares {', '.join(map(repr, others))}, but may declare {offer}. "
+                "Rename the argument, give it a default, or derive from AtomicTaskWithMetadata, "
+                "which offers input_path, output_path and metadata."
+            )
+        super().__init__(" ".join(told))
 
 
 class MissingParameterError(SuperLuigiError, MissingParameterException, ValueError):

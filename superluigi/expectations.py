@@ -12,20 +12,22 @@ import hashlib
 import json
 import os
 import re
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import luigi
+
 from superluigi import config
-from superluigi.errors import ConfigError, ExpectationError
+from superluigi.errors import ConfigError, ExpectationError, TaskTypeError
 from superluigi.storage import processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
-
-    import luigi
 
     from superluigi.targets.metadata import Metadata
 
@@ -45,13 +47,27 @@ class Expectation:
 
 
 def between(low: float, high: float) -> Expectation:
-    """Expect a number from `low` to `high`, both allowed."""
-    return Expectation(f"from {low} to {high}", lambda value, _: low <= value <= high)
+    """Expect a number from `low` to `high`, both allowed.
+
+    Raises:
+        ConfigError: a bound is no number, or `low` is above `high`.
+    """
+    if not (_is_number(low) and _is_number(high) and low <= high):
+        message = f"between({low!r}, {high!r}) takes two numbers, the lower one first."
+        raise ConfigError(message)
+    return Expectation(f"from {low} to {high}", lambda value, _: bool(low <= _number(value) <= high))
 
 
 def at_least(low: float) -> Expectation:
-    """Expect a number of `low` or more."""
-    return Expectation(f"{low} or more", lambda value, _: value >= low)
+    """Expect a number of `low` or more.
+
+    Raises:
+        ConfigError: `low` is no number.
+    """
+    if not _is_number(low):
+        message = f"at_least({low!r}) takes a number."
+        raise ConfigError(message)
+    return Expectation(f"{low} or more", lambda value, _: bool(_number(value) >= low))
 
 
 def within(fraction: float, *, of_last: int = 5) -> Expectation:
@@ -60,21 +76,47 @@ def within(fraction: float, *, of_last: int = 5) -> Expectation:
     `of_last` says how many former values count; as long as there is none, any number will do.
 
     Raises:
-        ConfigError: a fraction below 0, or fewer than one value.
+        ConfigError: a fraction that is no number from 0 on, or not a whole number of values from 1 on.
     """
-    if fraction < 0 or of_last < 1:
+    is_fraction = _is_number(fraction) and 0 <= fraction <= sys.float_info.max
+    if not is_fraction or not _is_count(of_last):
         message = f"within({fraction!r}, of_last={of_last!r}) takes a fraction from 0 on, and 1 value or more."
         raise ConfigError(message)
 
     def holds(value: Any, former: Sequence[float]) -> bool:
+        number = _number(value)
         if not former:
-            return isinstance(value, int | float)
-        from statistics import median  # here, as it loads much that `import superluigi` need not
+            return True
+        try:
+            return _is_near(number, former, fraction)
+        except OverflowError:  # whole numbers that no float holds
+            from fractions import Fraction
 
-        middle = median(former)
-        return bool(abs(value - middle) <= abs(middle) * fraction)
+            return _is_near(Fraction(number), [Fraction(known) for known in former], Fraction(fraction))
 
     return Expectation(f"within {fraction:.0%} of the median of the last {of_last}", holds, of_last)
+
+
+def _is_near(number: Any, former: Sequence[Any], fraction: Any) -> bool:
+    from statistics import median  # here, as it loads much that `import superluigi` need not
+
+    middle = median(former)
+    return bool(abs(number - middle) <= abs(middle) * fraction)
+
+
+def _is_number(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Real) and value == value  # noqa: PLR0124  (NaN is not)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _number(value: Any) -> Any:
+    if not _is_number(value):
+        message = f"a number was expected, and not a {type(value).__name__}"
+        raise TypeError(message)
+    return value
 
 
 Expected: TypeAlias = Expectation | Callable[[Any], bool]
@@ -84,8 +126,9 @@ def check(task: luigi.Task, record: Metadata) -> None:
     """See that what a run put into its metadata is as its class expects (`expect`). Nothing is published yet.
 
     Raises:
-        ExpectationError: a value is not, or is not there; each is named, with the former values.
-        ConfigError: `expect` is no mapping of names to expectations.
+        ExpectationError: a value is not, or is not there, or a function of the user fails over it; each is named, with
+            the former values.
+        ConfigError: `expect` is no mapping of names to expectations, or one of our own stands there uncalled.
     """
     expected = getattr(type(task), "expect", None)
     if not expected:
@@ -97,6 +140,13 @@ def check(task: luigi.Task, record: Metadata) -> None:
             "at_least() or a function."
         )
         raise ConfigError(message)
+    for name, item in expected.items():
+        if any(item is function for function in (within, between, at_least)):
+            message = (
+                f"{type(task).__name__}.expect[{name!r}] is the function {item.__name__} itself. Call it: "
+                f"{_CALLS[item.__name__]}."
+            )
+            raise ConfigError(message)
     problems = [
         problem
         for name, item in expected.items()
@@ -104,6 +154,9 @@ def check(task: luigi.Task, record: Metadata) -> None:
     ]
     if problems:
         raise ExpectationError(type(task).__name__, problems)
+
+
+_CALLS = {"within": "within(0.2)", "between": "between(1, 100)", "at_least": "at_least(1)"}
 
 
 def _of_function(function: Callable[[Any], bool]) -> Expectation:
@@ -119,8 +172,11 @@ def _broken(name: str, record: Metadata, expectation: Expectation, task: luigi.T
     value = record[name]
     try:
         holds = expectation.holds(value, numbers[-expectation.of_last :] if expectation.of_last else numbers)
-    except TypeError as error:
+    except (TypeError, OverflowError) as error:
         return f"metadata[{name!r}] is {value!r}, which cannot be compared: {error}"
+    except Exception as error:  # noqa: BLE001  (the user's function may fail in whatever way)
+        told = f"{type(error).__name__}: {error}"
+        return f"metadata[{name!r}] is {value!r}, but was expected to be {expectation.text}, which raised {told}"
     if holds:
         return ""
     told = f"; it was {', '.join(str(row.value) for row in list(former)[-_SHOWN:])}" if former.rows else ""
@@ -165,11 +221,15 @@ class History:
         return str(self)
 
     def to_pandas(self) -> Any:
-        """Give a DataFrame with the columns time, the name of the value, params and path."""
+        """Give a DataFrame with the columns time, the name of the value, params and path.
+
+        A value that is itself named like one of these stands in the column value.
+        """
         import pandas as pd
 
         rows = [(row.time, row.value, dict(row.params), row.path) for row in self.rows]
-        frame = pd.DataFrame(rows, columns=["time", self.name, "params", "path"])
+        name = "value" if self.name in ("time", "params", "path") else self.name
+        frame = pd.DataFrame(rows, columns=["time", name, "params", "path"])
         return frame.assign(time=pd.to_datetime(frame["time"], format="ISO8601", utc=True))
 
 
@@ -181,10 +241,16 @@ def history(task_cls: type[luigi.Task], name: str) -> History:
     """Give the values that former runs of a class put into `metadata[name]`, oldest first.
 
     Those of this machine, of outputs that were published, also if the output was replaced or removed since; up to some
-    thousands of a class. One file is read.
+    thousands of a class. One file is read. Also those of fields of the record, such as `duration`, that the class
+    expects something of.
+
+    Raises:
+        TaskTypeError: something else than a class of tasks and the name of a value is given.
     """
+    _check_asked(task_cls, name)
     rows = []
-    with contextlib.suppress(FileNotFoundError), open(_file_of(task_cls), encoding="utf-8") as lines:
+    nothing = (FileNotFoundError, NotADirectoryError)
+    with contextlib.suppress(*nothing), open(_file_of(task_cls), encoding="utf-8", errors="replace") as lines:
         for line in lines:
             with contextlib.suppress(ValueError, KeyError, TypeError):  # torn by a kill
                 entry = json.loads(line)
@@ -193,12 +259,25 @@ def history(task_cls: type[luigi.Task], name: str) -> History:
     return History(name, tuple(rows))
 
 
+def _check_asked(task_cls: object, name: object) -> None:
+    if not (isinstance(task_cls, type) and issubclass(task_cls, luigi.Task)):
+        told = f"the task {task_cls}" if isinstance(task_cls, luigi.Task) else f"{task_cls!r}"
+        way_out = f"its class, {type(task_cls).__name__}" if isinstance(task_cls, luigi.Task) else "a class of tasks"
+        message = f"history() was given {told}: give {way_out}."
+        raise TaskTypeError(message)
+    if not isinstance(name, str):
+        message = f"history() was given the name {name!r}, a {type(name).__name__}: give the key in metadata as text."
+        raise TaskTypeError(message)
+
+
 def remember(task: luigi.Task, record: Metadata, names: Iterable[str], path: str) -> None:
     """Add what a run put into its metadata under these names to the history of its class: numbers, and short text.
 
+    And what its class expects something of, which may be a field of the record.
     What cannot be written is no error: the output is published.
     """
-    values = {name: record[name] for name in map(str, names) if _is_short(record.get(name))}
+    expected = getattr(type(task), "expect", None) or ()
+    values = {name: record[name] for name in map(str, (*names, *expected)) if _is_short(record.get(name))}
     if not values:
         return
     file = _file_of(type(task))

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from superluigi import dag, identity, provenance, visuals
 from superluigi.errors import TargetNotFoundError, public_name
 from superluigi.forcing import Forcing, plan_forcing
-from superluigi.planning import Plan, Planned, Verdict, make_plan
-from superluigi.staleness import Cause, Reason, has_record, own_outputs
+from superluigi.planning import Plan, Planned, Verdict, is_made_elsewhere, make_plan
+from superluigi.staleness import Cause, Reason, gives_values, has_record, makers_of_values, own_outputs
 from superluigi.storage import workplace
 from superluigi.targets.metadata import now
 from superluigi.visuals import Edge, Graph, Look, Node, Tone
@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     import luigi
 
     from superluigi.forcing import TaskClasses, TaskNames
+    from superluigi.targets.metadata import Metadata
 
 _LOOKS = {
     "complete": Look("✓", Tone.GOOD, "is there, as its record says"),
+    "elsewhere": Look("•", Tone.GOOD, "is there; it is made elsewhere"),
+    "gone": Look("✗", Tone.BAD, "is not there; it is made elsewhere, so no run makes it"),
     "missing": Look("○", Tone.PLAIN, "is not there; it is made if something that runs needs it"),
     "stale": Look("↻", Tone.NOTE, "is out of date: rerun_stale makes it again"),
     "unknown": Look("?", Tone.FAINT, "is made again if what is upstream comes out different"),
@@ -36,11 +39,15 @@ _LOOKS = {
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a task will run or not: `reasons` as data, and as sentences when it is printed."""
+    """Why a task will run or not: `reasons` as data, and as sentences when it is printed.
+
+    Of data that are made elsewhere, and that no run makes, the reasons are why they are not there.
+    """
 
     task: str
     verdict: Verdict
     reasons: tuple[Reason, ...]
+    is_made_elsewhere: bool = False
 
     def __str__(self) -> str:
         """Give the sentences, one reason a line."""
@@ -55,8 +62,10 @@ class Explanation:
         return f"<p>{escape(self._summary())}</p>" + (f"<ul>{items}</ul>" if items else "")
 
     def _summary(self) -> str:
-        if self.verdict is Verdict.SKIP and self.reasons:
-            return f"{self.task} is made elsewhere, and nothing that will run needs it, but"
+        if self.is_made_elsewhere and not self.reasons:
+            return f"{self.task} is there. It is made elsewhere, so no run makes it."
+        if self.is_made_elsewhere:
+            return f"{self.task} is not there. It is made elsewhere, so no run makes it:"
         if self.verdict is Verdict.SKIP:
             return f"{self.task} will not run: it is complete, and as its record says."
         if self.verdict is Verdict.UNKNOWN:
@@ -73,32 +82,56 @@ def why(task: luigi.Task) -> Explanation:
     """Say why a task will run or will not, field by field, the old value and the new.
 
     Looks at all that is upstream, and touches nothing. Costs what planning a run with `rerun_stale` costs.
+
+    Raises:
+        TaskTypeError: something else than a task is given, such as its class.
     """
+    dag.check_is_asked_of_task(task, "why")
     planned = _planned([task], Forcing())[task]
-    return Explanation(public_name(task), planned.verdict, planned.reasons)
+    return Explanation(public_name(task), planned.verdict, planned.reasons, is_made_elsewhere(task))
 
 
 def accept(task: luigi.Task) -> None:
     """Take today's code and `__version__` as those that made the existing outputs of a task, as after a cosmetic edit.
 
-    Its records say so from then on, in the field `accepted`, with the time. Other reasons to run the task stay.
+    Its records say so from then on, in the field `accepted`, with the time. Other reasons to run the task stay. The
+    tasks whose values it has read leave no records: what its own records tell of them, in `in_memory`, is accepted
+    along with it, and says so in the same way.
 
     Raises:
         TargetNotFoundError: an output is not there, or has no record of its own.
+        TaskTypeError: something else than a task is given, such as its class.
     """
+    dag.check_is_asked_of_task(task, "accept")
     outputs = own_outputs(task) if has_record(task) else []
     if not outputs:
         message = f"{public_name(task)} leaves no records, so there is nothing in which today's code could be accepted."
+        if gives_values(task):
+            message += " Of a value those tell who have read it: accept the tasks that require this one."
         raise TargetNotFoundError(message)
-    records = [(target, target.read_metadata()) for target in outputs]
-    task_cls = type(task)
-    accepted = {
-        "version": identity.version_of(task_cls),
-        "code": identity.code_of(task_cls),
-        "time": now().isoformat(),
-    }
-    for target, record in records:
-        target.store.write_record({**record, provenance.ACCEPTED: accepted})
+    dag.forget()
+    try:
+        changed = [(target, _as_accepted(task, target.read_metadata())) for target in outputs]
+    finally:
+        dag.forget()
+    for target, record in changed:
+        target.store.write_record(record)
+
+
+def _as_accepted(task: luigi.Task, record: Metadata) -> Metadata:
+    """Give a record that takes the present classes of its task, and of those whose values that read, for the former."""
+    time = now().isoformat()
+    changed = {**record, provenance.ACCEPTED: _present(type(task), time)}
+    makers = makers_of_values(task, record)
+    if makers:
+        told = record[provenance.IN_MEMORY]
+        accepted = {key: {**told[key], provenance.ACCEPTED: _present(makers[key], time)} for key in makers}
+        changed[provenance.IN_MEMORY] = {**told, **accepted}
+    return changed
+
+
+def _present(task_cls: type[luigi.Task], time: str) -> Metadata:
+    return {"version": identity.version_of(task_cls), "code": identity.code_of(task_cls), "time": time}
 
 
 @dataclass(frozen=True)
@@ -147,7 +180,11 @@ def tree(
     """Show a task and all that it requires, by colour and by sign; with forcing, what that would make again.
 
     Touches nothing. Costs what planning a run with `rerun_stale` costs.
+
+    Raises:
+        TaskTypeError: something else than a task is given, such as its class.
     """
+    dag.check_is_asked_of_task(task, "tree")
     forcing = plan_forcing(
         [task],
         force=force,
@@ -179,10 +216,12 @@ def _drawn(planned: Planned) -> Node:
 
 
 def _state_of(planned: Planned) -> str:
+    if is_made_elsewhere(planned.task):
+        return "gone" if planned.reasons else "elsewhere"
     if planned.verdict is not Verdict.RUN:
         if planned.verdict is Verdict.UNKNOWN:
             return "unknown"
-        return "missing" if planned.reasons else "complete"
+        return "complete"
     causes = {reason.cause for reason in planned.reasons}
     if Cause.FORCED in causes:
         return "forced"

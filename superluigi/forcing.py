@@ -107,7 +107,7 @@ def _between(
 ) -> Forcing:
     aims = {task: [member for member in graph if _is_same(member, task)] for task in tasks}
     aims_by_class = {task_cls: [member for member in graph if _is_of(member, task_cls)] for task_cls in classes}
-    families = sorted({task.get_task_family() for task in graph})
+    families = sorted({task.get_task_family() for task in graph if task not in roots})
     for task, found in aims.items():
         if not found:
             raise UnknownTaskError(str(task), ", ".join(map(str, roots)), families)

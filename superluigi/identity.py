@@ -158,7 +158,9 @@ def salted_path(template: str, task: Any) -> str:
 
     Raises:
         InvalidNameError: there is no `{salt}` in it.
+        TaskTypeError: something else than a task is given, such as its class.
     """
+    dag.check_is_asked_of_task(task, "salted_path")
     if "{salt}" not in template:
         raise InvalidNameError(
             template, "holds no {salt}", "Write it where the id is to stand: 'data/model-{salt}.pkl'."

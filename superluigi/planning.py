@@ -22,7 +22,16 @@ from superluigi.execution import copies_inputs
 from superluigi.failures import failure_of, remember
 from superluigi.markup import Tone
 from superluigi.outlook import Outlook
-from superluigi.staleness import Cause, Reason, Sight, has_record, is_cleaned_up, own_outputs, stale_because
+from superluigi.staleness import (
+    Cause,
+    Reason,
+    Sight,
+    gives_values,
+    has_record,
+    is_cleaned_up,
+    own_outputs,
+    stale_because,
+)
 from superluigi.targets import Target
 from superluigi.targets.foresight import foresight
 from superluigi.targets.memory import Memory, NoTarget, PathlessTarget, holding
@@ -269,7 +278,7 @@ class _Planner:
         if verdict is Verdict.UNKNOWN or task in self.before:
             return True
         is_forced = self.rerun_stale and [reason.cause for reason in reasons] == [Cause.FORCED]
-        return is_forced and self.moves[task] is not None and not _gives_values(task)
+        return is_forced and self.moves[task] is not None and not gives_values(task)
 
     def _settled(self) -> set[luigi.Task]:
         return {
@@ -307,7 +316,7 @@ class _Planner:
         if self.known(task) is not None:
             return False
         if self.rerun_stale:
-            return not _is_made_elsewhere(task)
+            return not is_made_elsewhere(task)
         return self.forcing.includes(task) or not self._is_complete(task)
 
     def _look_ahead(self) -> None:
@@ -378,20 +387,20 @@ class _Planner:
             elif dag.is_group(type(task)) and upstream_runs:
                 self.verdicts[task] = Verdict.UNKNOWN, tuple(upstream_runs)
         elif not self._is_complete(task):
-            if self.rerun_stale and _is_made_elsewhere(task):
+            if self.rerun_stale and is_made_elsewhere(task):
                 self.verdicts[task] = Verdict.SKIP, tuple(self._missing(task))  # unless somebody turns out to need it
                 return
             self._run(task, *(upstream_runs if dag.is_group(type(task)) else self._missing(task)))
         elif stale := self._stale_because(task):
             self._run(task, *stale)
-        elif self.rerun_stale and upstream_runs and not _is_made_elsewhere(task):
+        elif self.rerun_stale and upstream_runs and not is_made_elsewhere(task):
             self.verdicts[task] = Verdict.UNKNOWN, tuple(upstream_runs)
 
     def _run(self, task: luigi.Task, *reasons: Reason) -> None:
         self.verdicts[task] = Verdict.RUN, reasons
 
     def _stale_because(self, task: luigi.Task) -> list[Reason]:
-        if not self.rerun_stale or _is_made_elsewhere(task) or dag.is_group(type(task)):
+        if not self.rerun_stale or is_made_elsewhere(task) or dag.is_group(type(task)):
             return []
         if has_record(task):
             return stale_because(task, self.sight, self._will_change)
@@ -448,7 +457,7 @@ class _Planner:
         holding: dict[luigi.Task, bool] = {}
         for group in (task for task in self.graph if dag.is_group(type(task))):
             members = self.graph[group]
-            held = [_gives_values(member) for member in members if member in on_demand]
+            held = [gives_values(member) for member in members if member in on_demand]
             held += [holding[member] for member in members if member in holding]
             if held:
                 holding[group] = any(held)
@@ -472,7 +481,7 @@ class _Planner:
         is_asked_for = group in asked_for or not self.rerun_stale
         if is_asked_for:
             members = self.graph[group]
-            asked_for.update(member for member in members if dag.is_group(type(member)) or _gives_values(member))
+            asked_for.update(member for member in members if dag.is_group(type(member)) or gives_values(member))
         verdict, reasons = self.verdicts[group]
         runs = group in holding and (is_read or (is_asked_for and holding[group]))
         if (verdict is Verdict.SKIP and runs) or (verdict is Verdict.RUN and not reasons):
@@ -588,13 +597,10 @@ def _sum(sizes: list[int | None]) -> int | None:
 
 
 def _is_work(task: luigi.Task) -> bool:
-    return not (dag.is_group(type(task)) or _is_made_elsewhere(task))
+    return not (dag.is_group(type(task)) or is_made_elsewhere(task))
 
 
-def _is_made_elsewhere(task: luigi.Task) -> bool:
+def is_made_elsewhere(task: luigi.Task) -> bool:
+    """Say whether there is nothing to run of a task."""
     run: object = task.run
     return run is None or run is NotImplemented
-
-
-def _gives_values(task: luigi.Task) -> bool:
-    return any(isinstance(target, PathlessTarget) for target in dag.targets(task))

@@ -51,6 +51,7 @@ _MAX_RECORD_BYTES = 256 << 20  # a record holds its direct inputs alone; what is
 _MAX_DEPTH = 120  # levels of a record: metadata are refused beyond 100
 _OF_THE_WHOLE_BUCKET = (BucketNotFoundError, CredentialsError, StoreUnavailableError)
 _MAX_SHOWN = 60
+_MAX_NAME = 255  # characters of a part of a path: no file system takes more
 
 
 class State(str, Enum):
@@ -454,6 +455,37 @@ def _checked(record: object) -> tuple[Input, ...]:
     for made_from in (record.get(IN_MEMORY) or {}).values():
         _checked(made_from)
     return tuple(inputs_of(record))
+
+
+def is_followable(record: Metadata) -> bool:
+    """Say whether a record is one of ours, and what its run has yielded could be where it says."""
+    try:
+        inputs = [
+            *_checked(record),
+            *(one for told in (record.get(IN_MEMORY) or {}).values() for one in inputs_of(told)),
+        ]
+    except (ValueError, RecursionError):
+        return False
+    return all(can_be_at(one.path, one.metadata_path) for one in inputs if one.is_dynamic)
+
+
+def can_be_at(path: str, record_path: str | None) -> bool:
+    """Say whether data and record could be where a record tells: no address or path is impossible. Asks nobody."""
+    if record_path is None:  # a value, which is nowhere
+        return True
+    try:
+        _check_path(path)
+        _check_path(record_path)
+    except InvalidNameError:
+        return False
+    return is_remote(path) == is_remote(record_path)
+
+
+def _check_path(path: str) -> None:
+    if is_remote(path):
+        _check_address(path)
+    elif not path.strip() or "\0" in path or any(len(part) > _MAX_NAME for part in path.split("/")):
+        raise InvalidNameError(path, "cannot be a path", "Give a path such as 'data/features.csv'.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -357,11 +357,16 @@ def _facts_as_in(real: Target, recorded: Mapping[str, Any], made: Target) -> _Fa
 
 
 def _changed_inputs(before: Mapping[str, Any], after: Metadata, where: str) -> Iterator[Change]:
-    """Give the inputs whose bytes are other than those that were read, by their role."""
+    """Give the inputs whose bytes are other than those that were read, by their role.
+
+    Where the bytes of one of the two are not known the tasks are compared: like with like.
+    """
     sides = [{(given.is_dynamic, given.role): given for given in inputs_of(record)} for record in (before, after)]
     for key in dict.fromkeys([*sides[0], *sides[1]]):
         one, other = (side.get(key) for side in sides)
-        before_and_after = [None if given is None else given.fingerprint or given.task_id for given in (one, other)]
-        if before_and_after[0] != before_and_after[1]:
+        there = [given for given in (one, other) if given is not None]
+        is_read = all(given.fingerprint is not None for given in there)  # of values, and what is not read, no bytes
+        told = [None if given is None else given.fingerprint if is_read else given.task_id for given in (one, other)]
+        if told[0] != told[1]:
             role = "".join(f".{part}" for part in key[1])
-            yield Change(where, f"input{role}", before_and_after[0], before_and_after[1])
+            yield Change(where, f"input{role}", told[0], told[1])

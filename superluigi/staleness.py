@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from luigi.task_register import Register, TaskClassException
 
 from superluigi import config, dag, identity, provenance
 from superluigi.execution import bearer_of, own_target
-from superluigi.records import Found, State
+from superluigi.records import Found, State, can_be_at, is_followable
 from superluigi.storage.concurrency import run_all
 from superluigi.targets.looking import look_together
 from superluigi.targets.memory import PathlessTarget
@@ -99,16 +99,22 @@ class Reason:
 
 _STALE = {cause.value for cause in list(Cause)[list(Cause).index(Cause.NO_RECORD) :]}
 _SHOWN = 80
+_DIGESTS = ("sha256:", "sha256-tree:", "etag:")
+_SHOWN_DIGITS = 12
 
 
 def _short(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith("sha256:"):
-        return value[:19]
+    if isinstance(value, str) and value.startswith(_DIGESTS):
+        kind, _, digits = value.partition(":")
+        return f"{kind}:{digits[:_SHOWN_DIGITS]}"
     return f"{value[: _SHOWN - 3]}..." if isinstance(value, str) and len(value) > _SHOWN else value
 
 
 class Sight:
-    """What is there now, of any number of targets; each is looked at once."""
+    """What is there now, of any number of targets; each is looked at once.
+
+    A record that cannot be read, or followed to where it leads, is none.
+    """
 
     def __init__(self) -> None:
         self._seen: dict[str, Seen | Exception] = {}
@@ -117,15 +123,14 @@ class Sight:
 
     def look_ahead(self, targets: Iterable[Target]) -> None:
         """Look at many targets in S3 together, see `look_together`."""
-        self._seen.update(
-            look_together(target for target in targets if is_remote(target) and str(target) not in self._seen)
-        )
+        seen = look_together(target for target in targets if is_remote(target) and str(target) not in self._seen)
+        self._seen.update((name, _with_readable(found)) for name, found in seen.items())
 
     def at(self, target: Target) -> Seen:
         """Give what is at a target. Raises whatever looking at it raises."""
         name = str(target.path)
         if name not in self._seen:
-            self._seen[name] = target.store.look()
+            self._seen[name] = _with_readable(target.store.look())
         seen = self._seen[name]
         if isinstance(seen, Exception):
             raise seen
@@ -145,7 +150,7 @@ class Sight:
         run_all(calls, max_concurrency=config.max_concurrency())
 
     def _read_record(self, name: str, target: Target) -> None:
-        self._stored[name] = target.store.stored_record()
+        self._stored[name] = _readable(target.store.stored_record())
 
     def stored(self, target: Target) -> Metadata | None:
         """Give the record that lies beside a target, be it of other data; None if nobody has looked for it."""
@@ -174,6 +179,16 @@ class Sight:
         if name not in self._stamps:
             self._stamps[name] = target.store.stamp()
         return self._stamps[name]
+
+
+def _with_readable(seen: Seen | Exception) -> Seen | Exception:
+    if isinstance(seen, Exception) or (seen.record is None and seen.stray is None):
+        return seen
+    return replace(seen, record=_readable(seen.record), stray=_readable(seen.stray))
+
+
+def _readable(record: Metadata | None) -> Metadata | None:
+    return None if record is None or not is_followable(record) else record
 
 
 def fingerprint_in(record: Metadata) -> str | None:
@@ -218,12 +233,15 @@ def stale_because(
     What is made by a task that `will_change` is not compared: it is not yet what this task would read.
 
     The outputs were made from what their record says: other bytes of an input, other inputs, another significant
-    parameter, another `__version__` or other code make it stale, and so does an output that was altered.
+    parameter, another `__version__` or other code make it stale, and so does an output that was altered. Data that are
+    not there, of a task with a `complete()` of its own, are not judged.
     """
     if not has_record(task):
         return []
     own = own_outputs(task)
     found = [(target, sight.at(target)) for target in own]
+    if isinstance(task, Task) and task.has_own_complete():  # it says by itself what has to be there
+        found = [(target, seen) for target, seen in found if seen.fingerprint is not None or seen.record is not None]
     records = [seen.record for _, seen in found if seen.record is not None and "task_id" in seen.record]
     reasons = [reason for target, seen in found if (reason := _of_output(target, seen)) is not None]
     if not records:
@@ -268,6 +286,35 @@ def _compared(
                 seen.add(maker)
                 pending.append((maker, described))
     return reasons
+
+
+def gives_values(task: luigi.Task) -> bool:
+    """Say whether a task has an output that a run holds and nothing keeps."""
+    return any(isinstance(target, PathlessTarget) for target in dag.targets(task))
+
+
+def makers_of_values(task: luigi.Task, record: Metadata) -> dict[str, type[luigi.Task]]:
+    """Give the present classes of the tasks whose values a task has read, by the ids under which its record tells.
+
+    Of what a run has yielded the class is found by name; what is not found is left out.
+    """
+    held = record.get(provenance.IN_MEMORY)
+    held = held if isinstance(held, dict) and is_followable(record) else {}
+    found: dict[str, type[luigi.Task]] = {}
+    makers = _Makers()
+    pending: list[tuple[Any, Metadata]] = [(task, record)] if held else []
+    while pending:
+        member, told = pending.pop()
+        for before, upstream, target in _paired(member, told, []):
+            task_id = str(before.described.get("task_id"))
+            if own_target(target) is None and task_id in held and task_id not in found:
+                maker = makers.of(target, upstream)
+                found[task_id] = type(maker)
+                pending.append((maker, held[task_id]))
+    for task_id, told in held.items():
+        if task_id not in found and (task_cls := _class_named(told)) is not None:
+            found[task_id] = task_cls
+    return found
 
 
 class _Makers:
@@ -322,19 +369,25 @@ def _of_yielded(record: Metadata, held: Metadata, sight: Sight) -> list[Reason]:
 
 
 def _target_at(given: _Recorded) -> Target | None:
-    """Give the target at a recorded path; None of what has no fingerprint, such as a value."""
-    if given.described["fingerprint"] is None or given.described["metadata_path"] is None:
+    """Give the target at a recorded path; None of what has no fingerprint, such as a value, or can be nowhere."""
+    path, record_path = given.described["path"], given.described["metadata_path"]
+    if given.described["fingerprint"] is None or record_path is None or not can_be_at(path, record_path):
         return None
-    return Found(given.described["path"], State.RECORDED, given.described["metadata_path"]).as_target()
+    return Found(path, State.RECORDED, record_path).as_target()
 
 
 def _of_class_named(record: Metadata) -> Iterator[Reason]:
-    try:
-        task_cls = Register.get_task_cls(str(record.get("task_family")))
-    except TaskClassException:
-        return
-    if task_cls.__module__ == record.get("task_module"):
+    task_cls = _class_named(record)
+    if task_cls is not None:
         yield from _of_class(task_cls, record, f"{task_cls.__name__}.")
+
+
+def _class_named(record: Metadata) -> type[luigi.Task] | None:
+    try:
+        task_cls: type[luigi.Task] = Register.get_task_cls(str(record.get("task_family")))
+    except TaskClassException:
+        return None
+    return task_cls if task_cls.__module__ == record.get("task_module") else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -438,12 +491,16 @@ def _flattened(nested: Any) -> Iterator[_Recorded]:
     pending: list[tuple[tuple[str, ...], Any]] = [((), nested)]
     while pending:
         role, item = pending.pop()
-        if isinstance(item, _Now) or (isinstance(item, dict) and item.keys() >= _DESCRIBED):
+        if isinstance(item, _Now) or _is_described(item):
             yield _Recorded(role, item)
         elif isinstance(item, dict):
             pending.extend(reversed([((*role, str(key)), child) for key, child in item.items()]))
         elif isinstance(item, list | tuple):
             pending.extend(reversed([((*role, str(position)), child) for position, child in enumerate(item)]))
+
+
+def _is_described(item: Any) -> bool:
+    return isinstance(item, dict) and item.keys() >= _DESCRIBED and isinstance(item["path"], str)
 
 
 _DESCRIBED = {"path", "fingerprint", "task_id", "metadata_path"}

@@ -167,8 +167,8 @@ NAMING = [
         UnknownTaskError,
         ValueError,
         "Nowhere was to be forced, but Makes() does not require it",
-        "Upstream are: Makes",
-        "Name one of these",
+        "Upstream are: no tasks",
+        "For the task itself say force=True",
     ),
     row(
         "raise-with-workers",

@@ -1016,3 +1016,29 @@ def test_the_document_tells_the_exit_codes_and_the_commands() -> None:
 
     assert codes == {int(code) for code in ExitCode}
     assert [name for name in commands.COMMANDS if f"`superluigi {name}" not in text] == []
+
+
+def test_verify_tells_of_all_outputs_although_one_is_missing(made, cli) -> None:
+    other = cli("run", "pipeline.TotalsTask", "--date", "2022-12-16").out.strip()
+    Path(other).write_text("other")
+
+    told, as_json = cli("verify", made, "nope", other), cli("verify", made, "nope", other, "--json")
+
+    assert told.code == as_json.code == ExitCode.MISSING
+    assert "is what its record tells of" in told.out
+    assert "nope cannot be verified: There are neither data nor a lineage record" in told.out
+    assert "is not what its record tells of" in told.out
+    assert [each["matches"] for each in as_json.json()] == [True, None, False]
+    assert cli("verify", made, other).code == ExitCode.DIFFERS
+
+
+def test_a_failed_run_tells_how_to_debug_it_on_the_command_line(cli, pipeline) -> None:
+    assert "superluigi debug --last" in cli("run", "pipeline.SalesTask", "--date", DAY, "--fails").err
+    assert "superluigi debug" not in cli("run", "pipeline.NeedsRawTask").err
+
+
+def test_a_misspelt_setting_ends_with_2_and_the_nearest_one(cli, pipeline) -> None:
+    told = cli("plan", "pipeline.SalesTask", "--date", DAY, "--config", "superluigi.rerun_stael=true")
+
+    assert told.code == ExitCode.USAGE
+    assert "Did you mean rerun_stale?" in told.err

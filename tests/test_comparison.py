@@ -16,6 +16,7 @@ from superluigi import (
     Parameter,
     S3ObjectTarget,
     TargetNotFoundError,
+    TaskTypeError,
     run_task,
 )
 from superluigi.ancestry import lineage
@@ -383,3 +384,10 @@ def test_a_difference_is_a_value_that_hashes(pipelines):
     assert difference == diff(A, B)
     assert len({difference, diff(A, B)}) == 1
     assert isinstance(difference.causes[0], Change)
+
+
+def test_a_task_in_place_of_an_output_is_told_by_the_name_of_diff():
+    task = External("a.txt")
+
+    with pytest.raises(TaskTypeError, match=r"^diff\(\) was given External"):
+        diff(task, task)

@@ -565,3 +565,38 @@ def test_a_task_of_a_pool_that_runs_tasks_in_its_own_process_keeps_its_turn() ->
     waiting.join(10)
 
     assert order == ["inner", "one", "other"]
+
+
+@pytest.mark.parametrize("source", ["config", "a .cfg", "a .toml"])
+def test_a_misspelt_setting_of_ours_is_an_error_that_names_the_nearest(source: str, tmp_path: Path) -> None:
+    file = tmp_path / f"own{source.removeprefix('a ')}"
+    value = "[superluigi]\ncache_max_byts = 1\n" if source != "a .toml" else "[superluigi]\ncache-max-byts = 1\n"
+    file.write_text(value)
+    given: Any = ({"superluigi": {"cache_max_byts": 1}}, None) if source == "config" else (None, file)
+
+    with (
+        pytest.raises(
+            ConfigError, match=r"no setting 'cache_max_byts' in \[superluigi\]. Did you mean cache_max_bytes\?"
+        ),
+        config.applied(*given),
+    ):
+        pass
+
+
+def test_what_is_like_no_setting_is_told_all_there_are() -> None:
+    with (
+        pytest.raises(ConfigError, match="There are: local_data_dir, "),
+        config.applied({"superluigi": {"zzz": 1}}, None),
+    ):
+        pass
+
+
+def test_unknown_keys_in_luigis_own_file_or_for_all_sections_are_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "own.cfg"
+    file.write_text("[DEFAULT]\nroot = /data\n[superluigi]\nlocal_data_dir = %(root)s/here\n[Other]\nkey = 1\n")
+    luigi.configuration.get_config().set("superluigi", "of_another_version", "1")
+    try:
+        with config.applied(None, file):
+            assert config.data_dir() == Path("/data/here")
+    finally:
+        luigi.configuration.get_config().remove_option("superluigi", "of_another_version")

@@ -194,3 +194,15 @@ def test_a_storage_error_says_which_request_it_was(tries: int | None, request_id
         tries,
         request_id,
     )
+
+
+def test_an_argument_that_is_positional_only_is_told_to_be_handed_over_by_name() -> None:
+    alone = str(errors.RunSignatureError("T", ["output_path"], ["input_path", "output_path"]))
+    both = str(errors.RunSignatureError("T", ["output_path", "x"], ["input_path", "output_path"]))
+
+    assert alone == (
+        "T.run declares 'output_path' by position alone, but arguments are handed over by name. "
+        "Take the '/' out of its signature."
+    )
+    assert both.startswith(alone)
+    assert "T.run declares 'x', but may declare input_path, output_path" in both

@@ -14,9 +14,11 @@ from superluigi import (
     ExpectationError,
     LocalFileTarget,
     TaskFailedError,
+    TaskTypeError,
     TaskWithMetadata,
     at_least,
     between,
+    expectations,
     history,
     run_task,
     within,
@@ -212,3 +214,120 @@ def test_an_expectation_of_a_users_own_says_what_it_is() -> None:
 
     assert even.holds(2, [])
     assert not even.holds(3, [])
+
+
+# What cannot be meant
+
+
+@pytest.mark.parametrize("function", [within, between, at_least], ids=lambda function: function.__name__)
+def test_an_expectation_that_was_not_called_is_an_error_that_says_so(function: Any) -> None:
+    class Uncalled(Counted):
+        expect: Any = {"row_count": function}  # noqa: RUF012
+
+    with pytest.raises(TaskFailedError, match=rf"expect\['row_count'\] is the function {function.__name__} itself"):
+        run_task(Uncalled(day=0, rows=1))
+
+
+NAN = float("nan")
+NONSENSE: dict[str, tuple[Any, str]] = {
+    "half a value": (lambda: within(0.2, of_last=2.5), r"of_last=2\.5"),  # type: ignore[arg-type]
+    "nan": (lambda: within(NAN), r"within\(nan"),
+    "infinite": (lambda: within(float("inf")), r"within\(inf"),
+    "text": (lambda: within("0.2"), r"within\('0\.2'"),  # type: ignore[arg-type]
+    "a yes": (lambda: within(True), r"within\(True"),
+    "turned round": (lambda: between(5, 1), r"between\(5, 1\)"),
+    "low is nan": (lambda: between(NAN, 1), r"between\(nan, 1\)"),
+    "high is nan": (lambda: between(1, NAN), r"between\(1, nan\)"),
+    "at least nan": (lambda: at_least(NAN), r"at_least\(nan\)"),
+    "at least text": (lambda: at_least("3"), r"at_least\('3'\)"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize(("make", "said"), NONSENSE.values(), ids=NONSENSE.keys())
+def test_bounds_that_mean_nothing_are_refused_at_once_with_the_value(make: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make()
+
+
+def record_of(**values: Any) -> dict[str, Any]:
+    return {"end_time": "2022-12-15T00:00:00+00:00", "params": {}, **values}
+
+
+def broken(expectation: Any, *values: Any) -> str:
+    """What is said of the last of some values, the others being former ones; nothing if it is as expected."""
+
+    class Huge(Counted):
+        expect: Any = {"x": expectation}  # noqa: RUF012
+
+    task = Huge(day=0, rows=0)
+    for value in values[:-1]:
+        expectations.remember(task, record_of(x=value), ["x"], "huge.txt")
+    try:
+        expectations.check(task, record_of(x=values[-1]))
+    except ExpectationError as error:
+        return str(error)
+    return ""
+
+
+def test_a_function_that_raises_breaks_the_expectation_with_key_and_exception() -> None:
+    def parses(value: Any) -> bool:
+        return bool(value["missing"])
+
+    assert "metadata['x'] is {}, but was expected to be such that parses() says yes, which raised KeyError" in broken(
+        parses, {}
+    )
+
+
+def test_numbers_that_no_float_holds_are_compared() -> None:
+    assert broken(within(0.2), 10**400, 10**400 + 1) == ""
+    assert "within 20%" in broken(within(0.2), 10**400, 2 * 10**400)
+    assert "from 0 to 1" in broken(between(0, 1), 10**400)
+    assert broken(at_least(0.5), 10**400) == ""
+    assert "cannot be compared" in broken(lambda value: value / 2.0 > 1, 10**400)
+
+
+@pytest.mark.parametrize("expectation", [within(0.2), between(0, 2), at_least(0)], ids=["within", "between", "least"])
+@pytest.mark.parametrize("value", [True, "1", None], ids=str)
+def test_what_is_no_number_is_told(expectation: Any, value: Any) -> None:
+    assert f"cannot be compared: a number was expected, and not a {type(value).__name__}" in broken(expectation, value)
+
+
+def test_a_field_of_the_record_that_is_expected_has_a_history() -> None:
+    class Timed(Counted):
+        expect: Any = {"duration": at_least(0)}  # noqa: RUF012
+
+    run_task(Timed(day=0, rows=1))
+
+    assert [type(row.value) for row in history(Timed, "duration")] == [float]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((Counted(day=0, rows=0), "x"), "was given the task .*: give its class, Counted"),
+        ((None, "x"), "was given None: give a class of tasks"),
+        ((Counted, 5), "was given the name 5, a int: give the key in metadata as text"),
+    ],
+    ids=["task", "none", "number"],
+)
+def test_history_of_something_else_than_a_class_and_a_name_is_an_error(arguments: Any, said: str) -> None:
+    with pytest.raises(TaskTypeError, match=said):
+        history(*arguments)
+
+
+@pytest.mark.parametrize("name", ["time", "params", "path"])
+def test_a_value_named_like_another_column_has_one_of_its_own(name: str) -> None:
+    pytest.importorskip("pandas")
+    rows = (expectations.Row("2022-12-15T00:00:00+00:00", 3, {}, "counted.txt"),)
+
+    frame = expectations.History(name, rows).to_pandas()
+
+    assert list(frame.columns) == ["time", "value", "params", "path"]
+    assert list(frame["value"]) == [3]
+
+
+def test_with_a_file_for_a_data_directory_there_is_no_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SUPERLUIGI_LOCAL_DATA_DIR", str(tmp_path / "file"))
+
+    assert len(history(Counted, "row_count")) == 0

@@ -9,10 +9,12 @@ import pytest
 
 from superluigi import (
     AtomicTaskWithMetadata,
+    External,
     LocalFileTarget,
     MemoryTarget,
     TargetNotFoundError,
     Task,
+    TaskTypeError,
     accept,
     plan,
     run_task,
@@ -240,3 +242,90 @@ def test_asking_touches_nothing(tmp_path: Path, local_data_dir: Path) -> None:
         str(ask(Top()))
 
     assert (files(tmp_path), files(local_data_dir)) == before
+
+
+# What is no task, data made elsewhere, values
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (Source, r"was given the class Source: give a task, Source\(\.\.\.\)"),
+        ([Source, Source], "was given a list of 2: give one task at a time"),
+        ("Source", "was given 'Source', a str: give a task"),
+        (None, "was given None, a NoneType: give a task"),
+    ],
+    ids=["class", "list", "text", "none"],
+)
+@pytest.mark.parametrize("function", [why, tree, accept], ids=lambda function: function.__name__)
+def test_asking_something_that_is_no_task_is_an_error_that_says_what_to_give(
+    function: Any, given: Any, said: str
+) -> None:
+    with pytest.raises(TaskTypeError, match=rf"{function.__name__}\(\) {said}"):
+        function(given)
+
+
+def test_data_made_elsewhere_are_said_to_be_there_or_not_and_never_to_run() -> None:
+    missing, picture = str(why(External("raw.csv"))), str(tree(External("raw.csv")))
+    Path("raw.csv").write_text("1")
+
+    assert missing == (
+        "External(path=raw.csv) is not there. It is made elsewhere, so no run makes it:\n  - raw.csv does not exist"
+    )
+    assert "is made elsewhere, so no run makes it" in picture
+    assert str(why(External("raw.csv"))) == "External(path=raw.csv) is there. It is made elsewhere, so no run makes it."
+    assert "as its record says" not in str(tree(External("raw.csv")))
+
+
+def values_of(version: str, reader_version: str = "1") -> tuple[Any, Any]:
+    """A task that reads a value made from another value, and the task that sets the first."""
+
+    class First(AtomicTaskWithMetadata):
+        __version__ = version
+
+        def output(self) -> Any:
+            return MemoryTarget()
+
+        def run(self) -> None:
+            self.output().set("a")
+
+    class Second(AtomicTaskWithMetadata):
+        __version__ = version
+
+        def requires(self) -> Any:
+            return First()
+
+        def output(self) -> Any:
+            return MemoryTarget()
+
+        def run(self, input_path: Any) -> None:
+            self.output().set(input_path.get())
+
+    class Reader(AtomicTaskWithMetadata):
+        __version__ = reader_version
+
+        def requires(self) -> Any:
+            return {"value": Second()}
+
+        def output(self) -> Any:
+            return LocalFileTarget("reader.txt")
+
+        def run(self, input_path: Any, output_path: Path) -> None:
+            output_path.write_text(input_path["value"].get())
+
+    return Reader(), First()
+
+
+def test_accepting_a_reader_accepts_the_tasks_whose_values_it_read() -> None:
+    run_task(values_of("1")[0])
+    reader, first = values_of("2")
+    assert [reason.cause for reason in why(reader).reasons] == [Cause.VERSION, Cause.VERSION]
+
+    with pytest.raises(TargetNotFoundError, match="accept the tasks that require this one"):
+        accept(first)
+    accept(reader)
+
+    assert why(reader).verdict is Verdict.SKIP
+    told = reader.output().read_metadata()["in_memory"].values()
+    assert [(one["version"], one["accepted"]["version"]) for one in told] == [("1", "2"), ("1", "2")]
+    assert [reason.cause for reason in why(values_of("3")[0]).reasons] == [Cause.VERSION, Cause.VERSION]

@@ -638,3 +638,11 @@ def test_a_salted_path_moves_with_the_version_of_whatever_is_upstream() -> None:
 def test_a_path_without_a_place_for_the_salt_is_an_error() -> None:
     with pytest.raises(InvalidNameError, match=r"'data/model.pkl' holds no \{salt\}"):
         salted_path("data/model.pkl", luigi.Task())
+
+
+def test_a_salted_path_of_a_class_is_an_error_and_no_path() -> None:
+    class Model(Task):
+        pass
+
+    with pytest.raises(TaskTypeError, match=r"salted_path\(\) was given the class Model: give a task, Model\("):
+        salted_path("model-{salt}.pkl", Model)

@@ -308,6 +308,15 @@ def test_what_has_changed_since_is_told(monkeypatch):
     assert "Since the output was made this has changed:" in str(made)
 
 
+def test_an_input_whose_bytes_were_not_recorded_is_compared_by_its_task_and_not_with_a_digest():
+    path = run_task(Upper())
+    record = json.loads(Path(f"{path}.metadata.json").read_text())
+    record["input"]["raw"]["fingerprint"] = None
+    Path(f"{path}.metadata.json").write_text(json.dumps(record))
+
+    assert reproduce(path).changes == ()
+
+
 def test_data_that_were_removed_with_their_record_kept_can_be_reproduced():
     path = run_task(Upper())
     Upper().output().remove(keep_metadata=True)

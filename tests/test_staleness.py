@@ -30,10 +30,11 @@ from superluigi import (
     TaskFailedError,
     TaskWithCleanup,
     TaskWithMetadata,
+    plan,
     run_task,
 )
 from superluigi.planning import Verdict
-from superluigi.staleness import Cause
+from superluigi.staleness import Cause, Reason
 from superluigi.storage import files
 from superluigi.targets.local import LocalStore
 
@@ -1095,3 +1096,85 @@ def test_a_long_chain_is_judged_in_a_time_that_grows_with_it(tmp_path: Path, mon
     assert {one.reasons[0].cause for one in plan} == {Cause.NO_RECORD}
     assert asked["requires"] <= length
     assert asked["records"] <= 3 * length
+
+
+# Records that are damaged or forged, and tasks that say by themselves whether they are complete
+
+
+class Reads(AtomicTaskWithMetadata):
+    def requires(self) -> Any:
+        return External("raw.txt")
+
+    def output(self) -> Any:
+        return LocalFileTarget("reads.txt")
+
+    def run(self, input_path: Path, output_path: Path) -> None:
+        output_path.write_text(input_path.read_text())
+
+
+_INPUT = {"path": "raw.txt", "fingerprint": "sha256:00", "task_family": "A", "task_id": "a", "metadata_path": "m.json"}
+UNREADABLE: dict[str, dict[str, Any]] = {
+    "schema": {"schema": "superluigi/9"},
+    "task_family": {"task_family": [1]},
+    "path of an input": {"input": {**_INPUT, "path": ["raw.txt"]}},
+    "params": {"params": [1]},
+    "output": {"output": [1]},
+    "dynamic_input": {"dynamic_input": [3, "x"]},
+    "address": {"dynamic_input": [{**_INPUT, "path": "s3://", "metadata_path": "s3://"}]},
+    "address of a record": {"dynamic_input": [{**_INPUT, "metadata_path": "s3://bucket/"}]},
+    "no path": {"dynamic_input": [{**_INPUT, "path": "a\0b"}]},
+    "too long a path": {"dynamic_input": [{**_INPUT, "path": "a" * 300}]},
+    "in_memory": {"in_memory": {"a": {"params": 3}}},
+}
+
+
+@pytest.mark.parametrize("field", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_a_record_that_cannot_be_read_is_none_and_the_run_makes_the_task_again(
+    field: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "raw.txt").write_text("1")
+    run_task(Reads())
+    path = tmp_path / "reads.txt.metadata.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **field}))
+
+    reasons = plan(Reads(), rerun_stale=True)[Reads()].reasons
+    run_task(Reads(), rerun_stale=True)
+
+    assert [reason.cause for reason in reasons] == [Cause.NO_RECORD]
+    assert plan(Reads(), rerun_stale=True)[Reads()].verdict is Verdict.SKIP
+
+
+def test_an_input_whose_recorded_path_is_an_empty_list_is_another_input(tmp_path: Path) -> None:
+    (tmp_path / "raw.txt").write_text("1")
+    run_task(Reads())
+    path = tmp_path / "reads.txt.metadata.json"
+    odd = {"path": [], "fingerprint": None, "task_family": None, "task_id": None, "metadata_path": None}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "input": odd}))
+
+    (reason,) = plan(Reads(), rerun_stale=True)[Reads()].reasons
+
+    assert reason.cause is Cause.INPUT_ADDED
+
+
+def test_data_that_are_not_there_of_a_task_with_its_own_complete_are_not_judged(tmp_path: Path) -> None:
+    class Elsewhere(AtomicTaskWithMetadata):
+        def output(self) -> Any:
+            return LocalFileTarget("never-there.txt")
+
+        def complete(self) -> bool:
+            return True
+
+        def run(self, output_path: Path) -> None:
+            output_path.write_text("again")
+
+    run_task(Elsewhere(), rerun_stale=True)
+
+    assert plan(Elsewhere(), rerun_stale=True)[Elsewhere()].verdict is Verdict.SKIP
+    assert not (tmp_path / "never-there.txt").exists()
+
+
+@pytest.mark.parametrize("kind", ["sha256", "sha256-tree", "etag"])
+def test_digests_of_every_kind_are_shortened_in_reasons(kind: str) -> None:
+    told = str(Reason(Cause.INPUT_CHANGED, "x", f"{kind}:{'0123456789abcdef' * 2}", f"{kind}:{'f' * 32}"))
+
+    assert told == f"the input x changed: it was {kind}:0123456789ab, and is {kind}:ffffffffffff"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from superluigi.cli import drawings, naming, parsing
 from superluigi.cli import options as shared
-from superluigi.cli.terminal import Answer, ExitCode, UsageError
+from superluigi.cli.terminal import Answer, ExitCode, UsageError, code_of
+from superluigi.errors import SuperLuigiError
 from superluigi.markup import size
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from superluigi.cli.parsing import Parser
     from superluigi.comparison import Change
+    from superluigi.reproduction import Verification
 
 
 # lineage, diff, verify, reproduce
@@ -66,17 +68,34 @@ def verify_options(parser: Parser) -> None:
 def verify(options: argparse.Namespace) -> Answer:
     from superluigi.reproduction import verify
 
-    found = [verify(path) for path in options.paths]
-    data = [
-        {
-            "path": each.path,
-            "record_path": each.record_path,
-            "matches": bool(each),
-            "mismatches": _changes(each.mismatches),
-        }
-        for each in found
-    ]
-    return Answer("\n".join(map(str, found)), data, ExitCode.OK if all(found) else ExitCode.DIFFERS)
+    if len(options.paths) == 1:
+        return _verified(verify(options.paths[0]))
+    answers = []
+    for path in options.paths:
+        try:
+            answers.append(_verified(verify(path)))
+        except SuperLuigiError as error:  # the others are looked at all the same
+            data = [{"path": path, "record_path": None, "matches": None, "mismatches": [], "error": str(error)}]
+            answers.append(Answer(f"{path} cannot be verified: {error}", data, code_of(error)))
+    data = [each for answer in answers for each in answer.data]
+    worst = max((answer.code for answer in answers), key=_BY_WEIGHT.index)
+    return Answer("\n".join(str(answer.text) for answer in answers), data, worst)
+
+
+_BY_WEIGHT = [
+    *(ExitCode.OK, ExitCode.DIFFERS, ExitCode.MISSING, ExitCode.UNREACHABLE),
+    *(ExitCode.USAGE, ExitCode.FAILED, ExitCode.INTERRUPTED),
+]
+
+
+def _verified(found: Verification) -> Answer:
+    facts = {
+        "path": found.path,
+        "record_path": found.record_path,
+        "matches": bool(found),
+        "mismatches": _changes(found.mismatches),
+    }
+    return Answer(str(found), [facts], ExitCode.OK if found else ExitCode.DIFFERS)
 
 
 def reproduce_options(parser: Parser) -> None:

@@ -91,9 +91,9 @@ def _upstream(root: luigi.Task, name: str) -> luigi.Task:
         return found[0]
     if found:
         raise UsageError(f"--force-upstream-to-task {name} is ambiguous. Say more of its task_id.")
-    names = [public_name(task) for task in graph]
+    names = [public_name(task) for task in graph if task != root]
     shown = ", ".join(names[-10:]) + (", ..." if len(names) > 10 else "")
     raise UsageError(
         f"{public_name(root)} does not require {name}, directly or indirectly.{nearest(name, names)} "
-        f"Upstream are: {shown}."
+        f"Upstream are: {shown or 'no tasks'}."
     )
