@@ -19,7 +19,19 @@ BY_NAME = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relativ
 
 # A module may import from the layers above its own in this list, and from its own.
 LAYERS = [
-    ["errors", "failure_cards", "forks", "config", "parameters", "patience", "markup", "visuals", "source", "task_log"],
+    [
+        "errors",
+        "failure_cards",
+        "forks",
+        "config",
+        "parameters",
+        "patience",
+        "markup",
+        "visuals",
+        "syntax",
+        "source",
+        "task_log",
+    ],
     ["storage"],
     ["targets"],
     ["dag"],
