@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
     from superluigi.targets.metadata import Metadata
 
-_MAX_KEPT = 10_000  # entries of a class, of which the older half goes when there are more
+_MAX_BYTES = 4 << 20  # of a class's history, of which the older half goes when there are more
 _SHOWN = 10
 _MAX_TEXT = 200  # characters
 _MAX_FILE_NAME = 80
@@ -180,8 +179,8 @@ def _joined(params: Mapping[str, str]) -> str:
 def history(task_cls: type[luigi.Task], name: str) -> History:
     """Give the values that former runs of a class put into `metadata[name]`, oldest first.
 
-    Those of this machine, of outputs that were published, also if the output was replaced or removed since; up to some
-    thousands of a class. One file is read.
+    Those of this machine, of outputs that were published, also if the output was replaced or removed since; up to 4 MiB
+    of a class. One file is read.
     """
     rows = []
     with contextlib.suppress(FileNotFoundError), open(_file_of(task_cls), encoding="utf-8") as lines:
@@ -211,20 +210,24 @@ def remember(task: luigi.Task, record: Metadata, names: Iterable[str], path: str
             os.write(handle, line)
         finally:
             os.close(handle)
-        _shorten(file)
+        _shorten(file, line)
 
 
 def _is_short(value: Any) -> bool:
     return isinstance(value, int | float) or (isinstance(value, str) and len(value) <= _MAX_TEXT)
 
 
-def _shorten(file: Path) -> None:
-    if file.stat().st_size < _MAX_KEPT * 100:  # bytes: so many entries take more than that
+def _shorten(file: Path, last: bytes) -> None:
+    """Keep the later half of a history that has grown long, or its last line; seldom, as a half has to fill first."""
+    size_bytes = file.stat().st_size
+    if size_bytes <= _MAX_BYTES:
         return
     with open(file, "rb") as lines:
-        kept = deque(lines, maxlen=_MAX_KEPT // 2)
+        lines.seek(size_bytes // 2)
+        lines.readline()
+        kept = lines.read() or last
     shorter = file.with_suffix(".partial")
-    shorter.write_bytes(b"".join(kept))
+    shorter.write_bytes(kept)
     os.replace(shorter, file)
 
 

@@ -1,5 +1,6 @@
 """What a class expects of its metadata: what breaks it is not published; and what former runs have put there."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from superluigi import (
     run_task,
     within,
 )
-from superluigi.expectations import Expectation
+from superluigi.expectations import Expectation, remember
 
 
 class Counted(AtomicTaskWithMetadata):
@@ -197,14 +198,33 @@ def test_a_line_that_a_kill_has_torn_is_passed_over(local_data_dir: Path) -> Non
     assert len(history(Counted, "row_count")) == 1
 
 
-def test_a_history_that_grew_long_loses_its_older_half(local_data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("superluigi.expectations._MAX_KEPT", 10)
-    counted(*[100] * 30)
+def test_a_history_that_grew_long_loses_its_older_half_and_is_seldom_written_anew(
+    local_data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("superluigi.expectations._MAX_BYTES", 20_000)
+    record = {"end_time": "2020-01-01", "rows": 1}
+    sizes = []
+    for day in range(100):  # few entries, all large
+        task = Counted(day=day, rows=1)
+        remember(task, {**record, "params": {"day": str(day), "long": "x" * 2_000}}, ["rows"], "counted.txt")
+        (file,) = (local_data_dir / "history").iterdir()
+        sizes.append(file.stat().st_size)
 
-    kept = history(Counted, "row_count")
-    assert 5 <= len(kept) < 30
-    assert kept.rows[-1].params["day"] == "29"
-    assert all(json.loads(line) for line in next((local_data_dir / "history").iterdir()).read_text().splitlines())
+    kept = history(Counted, "rows")
+    days = [int(row.params["day"]) for row in kept]
+    assert days == list(range(100 - len(days), 100))
+    assert 10_000 - 2_100 < sizes[-1] <= max(sizes) <= 20_000
+    assert sum(after < before for before, after in itertools.pairwise(sizes)) <= 100 / 4
+    assert all(json.loads(line) for line in file.read_text().splitlines())
+
+
+def test_an_entry_larger_than_a_history_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("superluigi.expectations._MAX_BYTES", 1_000)
+    for day in range(3):
+        params = {"day": str(day), "long": "x" * 2_000}
+        remember(Counted(day=day, rows=1), {"end_time": "2020", "rows": day, "params": params}, ["rows"], "")
+
+    assert [row.value for row in history(Counted, "rows")] == [2]
 
 
 def test_an_expectation_of_a_users_own_says_what_it_is() -> None:
