@@ -12,12 +12,14 @@ import hashlib
 import json
 import os
 import re
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from superluigi import config
 from superluigi.errors import ConfigError, ExpectationError
+from superluigi.origins import origin_of
 from superluigi.storage import processes
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ _MAX_BYTES = 4 << 20  # of a class's history, of which the older half goes when 
 _SHOWN = 10
 _MAX_TEXT = 200  # characters
 _MAX_FILE_NAME = 80
+_told: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +234,25 @@ def _shorten(file: Path, last: bytes) -> None:
     os.replace(shorter, file)
 
 
+def key_of(task_cls: type[luigi.Task]) -> str:
+    """Give the name of a class's history: the same for a program and for who imports it, another one in each project.
+
+    A module without a package bears the folder of its file, and a notebook the working directory.
+    """
+    if task_cls in _told:
+        return _told[task_cls]
+    origin = origin_of(task_cls.__module__)
+    place = f"{origin.folder}/" if origin.is_flat and origin.folder else ""
+    return f"{place}{origin.name}.{task_cls.__qualname__}"
+
+
+def tell_key(task_cls: type[luigi.Task], key: str) -> None:
+    """Take the key of another process for a class that has travelled here, where its file may be unknown."""
+    _told[task_cls] = key
+
+
 def _file_of(task_cls: type[luigi.Task]) -> Path:
-    name = f"{task_cls.__module__}.{task_cls.__qualname__}"
-    readable = re.sub(r"[^\w.-]", "_", name)[-_MAX_FILE_NAME:]
-    return config.data_dir() / "history" / f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:16]}.jsonl"
+    key = key_of(task_cls)
+    readable = re.sub(r"[^\w.-]", "_", key.rpartition("/")[2])[-_MAX_FILE_NAME:]
+    digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return config.data_dir() / "history" / f"{readable}-{digest}.jsonl"

@@ -28,6 +28,7 @@ LAYERS = [
         "patience",
         "markup",
         "visuals",
+        "origins",
         "syntax",
         "source",
         "task_log",
