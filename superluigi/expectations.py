@@ -13,7 +13,7 @@ import json
 import os
 import re
 import sys
-from collections import deque
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Real
@@ -23,6 +23,7 @@ import luigi
 
 from superluigi import config
 from superluigi.errors import ConfigError, ExpectationError, TaskTypeError
+from superluigi.origins import origin_of
 from superluigi.storage import processes
 
 if TYPE_CHECKING:
@@ -31,10 +32,11 @@ if TYPE_CHECKING:
 
     from superluigi.targets.metadata import Metadata
 
-_MAX_KEPT = 10_000  # entries of a class, of which the older half goes when there are more
+_MAX_BYTES = 4 << 20  # of a class's history, of which the older half goes when there are more
 _SHOWN = 10
 _MAX_TEXT = 200  # characters
 _MAX_FILE_NAME = 80
+_told: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,9 +242,9 @@ def _joined(params: Mapping[str, str]) -> str:
 def history(task_cls: type[luigi.Task], name: str) -> History:
     """Give the values that former runs of a class put into `metadata[name]`, oldest first.
 
-    Those of this machine, of outputs that were published, also if the output was replaced or removed since; up to some
-    thousands of a class. One file is read. Also those of fields of the record, such as `duration`, that the class
-    expects something of.
+    Those of this machine, of outputs that were published, also if the output was replaced or removed since; up to 4 MiB
+    of a class. One file is read. Also those of fields of the record, such as `duration`, that the class expects something
+    of.
 
     Raises:
         TaskTypeError: something else than a class of tasks and the name of a value is given.
@@ -290,24 +292,46 @@ def remember(task: luigi.Task, record: Metadata, names: Iterable[str], path: str
             os.write(handle, line)
         finally:
             os.close(handle)
-        _shorten(file)
+        _shorten(file, line)
 
 
 def _is_short(value: Any) -> bool:
     return isinstance(value, int | float) or (isinstance(value, str) and len(value) <= _MAX_TEXT)
 
 
-def _shorten(file: Path) -> None:
-    if file.stat().st_size < _MAX_KEPT * 100:  # bytes: so many entries take more than that
+def _shorten(file: Path, last: bytes) -> None:
+    """Keep the later half of a history that has grown long, or its last line; seldom, as a half has to fill first."""
+    size_bytes = file.stat().st_size
+    if size_bytes <= _MAX_BYTES:
         return
     with open(file, "rb") as lines:
-        kept = deque(lines, maxlen=_MAX_KEPT // 2)
+        lines.seek(size_bytes // 2)
+        lines.readline()
+        kept = lines.read() or last
     shorter = file.with_suffix(".partial")
-    shorter.write_bytes(b"".join(kept))
+    shorter.write_bytes(kept)
     os.replace(shorter, file)
 
 
+def key_of(task_cls: type[luigi.Task]) -> str:
+    """Give the name of a class's history: the same for a program and for who imports it, another one in each project.
+
+    A module without a package bears the folder of its file, and a notebook the working directory.
+    """
+    if task_cls in _told:
+        return _told[task_cls]
+    origin = origin_of(task_cls.__module__)
+    place = f"{origin.folder}/" if origin.is_flat and origin.folder else ""
+    return f"{place}{origin.name}.{task_cls.__qualname__}"
+
+
+def tell_key(task_cls: type[luigi.Task], key: str) -> None:
+    """Take the key of another process for a class that has travelled here, where its file may be unknown."""
+    _told[task_cls] = key
+
+
 def _file_of(task_cls: type[luigi.Task]) -> Path:
-    name = f"{task_cls.__module__}.{task_cls.__qualname__}"
-    readable = re.sub(r"[^\w.-]", "_", name)[-_MAX_FILE_NAME:]
-    return config.data_dir() / "history" / f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:16]}.jsonl"
+    key = key_of(task_cls)
+    readable = re.sub(r"[^\w.-]", "_", key.rpartition("/")[2])[-_MAX_FILE_NAME:]
+    digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return config.data_dir() / "history" / f"{readable}-{digest}.jsonl"

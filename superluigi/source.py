@@ -1,14 +1,16 @@
-"""The code of a task: a fingerprint of its class and of all functions and classes of the user's own that it reaches.
+"""The code of a task: a fingerprint of its class, and of the user's own functions, classes and constants it reaches.
 
 Two sources with one syntax tree are the same code, whatever their comments, docstrings and layout. The invariant: what
-belongs to the user's own package, or to the same notebook or script, is followed, and nothing else; the walk is
-iterative and looks at everything once.
+belongs to the user's own code (`origins`) is followed, and nothing else, so that the fingerprint is the same on every
+machine, in every version of Python, and however the program was started; the walk is iterative and looks at everything
+once.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.util
 import inspect
 import linecache
 import sys
@@ -16,14 +18,20 @@ import textwrap
 import threading
 import types
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import luigi
 
 from superluigi.forks import open_in_forks
+from superluigi.origins import Own
+from superluigi.syntax import assigned, told
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+    from superluigi.syntax import Assigned
+
+_Parsed = TypeVar("_Parsed")
 
 _PARSE_TRIES = 10
 _DYNAMIC = "<dynamic-code>"  # the file that cloudpickle names from 3.1.3 on; before that, the file of the source
@@ -44,15 +52,15 @@ def note_definition(task_cls: type, depth: int = 2) -> None:
 def code_fingerprint(task_cls: type) -> str | None:
     """Give a digest of the code of a class, of its base classes and of the functions and classes that they name.
 
-    Followed is what is defined in the same top-level package (or module, notebook or script), but no other tasks: the
-    data that they give are compared. None if the source of the class is gone, or if the class has travelled here by
-    value, so that not all of its source came along; what else it reaches without a source counts by its name. Names
-    that are found out while it runs (getattr, dictionaries of functions, instances) are not followed. Costs
-    milliseconds for a class.
+    Followed is what is defined in the same top-level package (or module, notebook or script) and in the modules beside
+    it, but no other tasks: the data that they give are compared. Of what modules assign, literals count. None if the
+    source of the class is gone, or if the class has travelled here by value, so that not all of its source came along;
+    what else it reaches without a source counts by its name. Names that are found out while it runs (getattr,
+    dictionaries of functions, instances) are not followed, nor what is computed. Costs milliseconds for a class.
     """
-    told: list[str] = []
+    lines: set[str] = set()  # what a program has twice, as itself and imported, is the same code
     seen: set[int] = set()
-    package = task_cls.__module__.partition(".")[0]
+    own = Own(task_cls.__module__)
     pending: list[Any] = [task_cls]
     while pending:
         reached = pending.pop()
@@ -64,11 +72,13 @@ def code_fingerprint(task_cls: type) -> str | None:
         tree = _tree_of(reached)
         if tree is None and reached is task_cls:
             return None
-        told.append(f"{reached.__qualname__}: {'' if tree is None else _told(tree)}")
-        named = () if tree is None else _named_in(tree, reached)
+        names = {} if tree is None else _names_in(tree)
+        constants = [f"; {name} = {text}" for name, text in _constants_of(reached, names.items(), own)]
+        lines.add(f"{reached.__qualname__}: {'' if tree is None else told(tree)}{''.join(constants)}")
+        named = _resolved(names.values(), reached, own)
         found = [*(item for item in named if not _is_task(item)), *(getattr(reached, "__bases__", ()))]
-        pending += [item for item in map(_plain, found) if _is_of(item, package)]
-    text = "\n".join(sorted(told))  # without the modules: a function that moves is the same code
+        pending += [item for item in map(_plain, found) if _is_own(item, own)]
+    text = "\n".join(sorted(lines))  # without the modules: a function that moves is the same code
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
@@ -104,33 +114,111 @@ def _plain(item: Any) -> Any:
         item = inner
 
 
-def _is_of(item: Any, package: str) -> bool:
-    is_code = isinstance(item, type | types.FunctionType)
-    return is_code and str(getattr(item, "__module__", "")).partition(".")[0] == package
+def _is_own(item: Any, own: Own) -> bool:
+    return isinstance(item, type | types.FunctionType) and own.holds(str(getattr(item, "__module__", "")))
 
 
-def _told(tree: ast.Module) -> str:
+def _names_in(tree: ast.Module) -> dict[str, tuple[str, ...]]:
+    """Give the names in a source, in their order, with their parts: `clean`, `helpers.clean`, `pk.helpers.clean`."""
+    found: dict[str, tuple[str, ...]] = {}
     for node in ast.walk(tree):
-        is_scope = isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if is_scope and ast.get_docstring(node) is not None:  # type: ignore[arg-type]
-            node.body = node.body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
-    return ast.dump(tree)
+        parts: list[str] = []
+        inner: ast.AST = node
+        while isinstance(inner, ast.Attribute):
+            parts.append(inner.attr)
+            inner = inner.value
+        if isinstance(inner, ast.Name):
+            names = (inner.id, *reversed(parts))
+            found[".".join(names)] = names
+    return dict(sorted(found.items()))
 
 
-def _named_in(tree: ast.Module, owner: Any) -> Iterator[Any]:
-    """Give what the names in a source stand for, where that can be told: `clean(...)`, `helpers.clean(...)`."""
+def _resolved(names: Iterable[tuple[str, ...]], owner: Any, own: Own) -> Iterator[Any]:
+    """Give what names stand for, where that can be told."""
     known = _globals_of(owner)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and node.id in known:
-            yield known[node.id]
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            holder = known.get(node.value.id)
-            if isinstance(holder, types.ModuleType | type):
-                yield getattr(holder, node.attr, None)
+    for first, *rest in names:
+        item = known.get(first)
+        for name in rest:
+            is_holder = own.holds(item.__name__) if isinstance(item, types.ModuleType) else isinstance(item, type)
+            item = getattr(item, name, None) if is_holder else None
+        yield item
+
+
+def _constants_of(owner: Any, names: Iterable[tuple[str, tuple[str, ...]]], own: Own) -> Iterator[tuple[str, str]]:
+    """Give the names that stand for a literal at the top level of a module of the user's own, or of the same cell."""
+    known = _globals_of(owner)
+    sources: list[Assigned] | None = None
+    for written, (first, *rest) in names:
+        item = known.get(first)
+        if first not in known or isinstance(item, type | types.FunctionType):
+            continue
+        for name in rest[:-1]:
+            item = getattr(item, name, None) if isinstance(item, types.ModuleType) else None
+        if isinstance(item, types.ModuleType) and rest:
+            text = _literal_in(item.__name__, rest[-1], own)
+        elif rest:
+            continue  # an attribute of a value
+        else:
+            sources = sources if sources is not None else [_assigned_in(file) for file in _files_of(owner)]
+            texts = (_literal(source, owner.__module__, first, own) for source in sources)
+            text = next((text for text in texts if text is not None), None)
+        if text is not None:
+            yield written, text
+
+
+def _literal_in(module: str, name: str, own: Own) -> str | None:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if not file or not own.holds(module):
+        return None
+    return _literal(_assigned_in(file), module, name, own)
+
+
+def _literal(source: Assigned, module: str, name: str, own: Own) -> str | None:
+    """Give the literal of a name, through the modules that it is imported from."""
+    seen: set[tuple[str, str]] = set()
+    pending = [(source, module, name)]
+    while pending:
+        source, module, name = pending.pop()
+        if (module, name) in seen:
+            continue
+        seen.add((module, name))
+        stands_for = source.get(name)
+        if isinstance(stands_for, str):
+            return stands_for
+        stars = [value for key, value in source.items() if key.startswith("*") and not isinstance(value, str)]
+        for level, origin, there in stars if stands_for is None else [stands_for]:
+            target = _absolute(module, level, origin)
+            file = getattr(sys.modules.get(target), "__file__", None)
+            if file and own.holds(target):
+                pending.append((_assigned_in(file), target, name if there == "*" else there))
+    return None
+
+
+def _absolute(module: str, level: int, name: str) -> str:
+    package = getattr(sys.modules.get(module), "__package__", None)
+    try:
+        return importlib.util.resolve_name(f"{'.' * level}{name}", package)
+    except ImportError:
+        return ""
+
+
+def _assigned_in(file: str) -> Assigned:
+    linecache.checkcache(file)
+    return _parse(lambda: assigned("".join(linecache.getlines(file)))) or {}
+
+
+def _files_of(owner: Any) -> Iterator[str]:
+    """Give the files, or cells, in which a function or class may be defined, the likeliest first."""
+    if isinstance(owner, types.FunctionType):
+        yield owner.__code__.co_filename
+        return
+    yield str(getattr(sys.modules.get(owner.__module__), "__file__", None) or "")
+    yield from (file for file, _ in _places_of(owner))
 
 
 def _globals_of(owner: Any) -> dict[str, Any]:
-    function = next((item for item in map(_plain, vars(owner).values()) if isinstance(item, types.FunctionType)), None)
+    functions = [item for item in map(_plain, vars(owner).values()) if isinstance(item, types.FunctionType)]
+    function = next((item for item in functions if item.__module__ == owner.__module__), None)
     function = owner if isinstance(owner, types.FunctionType) else function
     if function is None:
         return dict(vars(inspect.getmodule(owner) or types.ModuleType("gone")))
@@ -139,15 +227,20 @@ def _globals_of(owner: Any) -> dict[str, Any]:
 
 
 def _tree_of(item: Any) -> ast.Module | None:
-    """Give the syntax tree of a class or function; one thread at a time: others confuse the parser of Python to 3.12.
+    """Give the syntax tree of a class or function; None if there is no source."""
+    return _parse(lambda: _parsed(item))
+
+
+def _parse(parse: Callable[[], _Parsed | None]) -> _Parsed | None:
+    """Give what is parsed, or None; one thread at a time: others confuse the parser of Python to 3.12.
 
     It then raises SystemError: https://github.com/python/cpython/issues/106905. `inspect` parses, too.
     """
     with _parsing:
         for tries_left in reversed(range(_PARSE_TRIES)):
             try:
-                return _parsed(item)
-            except (OSError, TypeError, SyntaxError):
+                return parse()
+            except (OSError, TypeError, SyntaxError, ValueError):  # the latter of a source with zero bytes
                 return None
             except SystemError:  # a thread of the user's parses
                 if not tries_left:

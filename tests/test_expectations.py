@@ -1,6 +1,12 @@
 """What a class expects of its metadata: what breaks it is not published; and what former runs have put there."""
 
+import itertools
 import json
+import os
+import subprocess
+import sys
+import textwrap
+import types
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +14,7 @@ import luigi
 import pytest
 from engines import QUICK, Engine, all_engines
 
+import superluigi
 from superluigi import (
     AtomicTaskWithMetadata,
     ConfigError,
@@ -23,7 +30,7 @@ from superluigi import (
     run_task,
     within,
 )
-from superluigi.expectations import Expectation
+from superluigi.expectations import Expectation, key_of, remember
 
 
 class Counted(AtomicTaskWithMetadata):
@@ -199,14 +206,92 @@ def test_a_line_that_a_kill_has_torn_is_passed_over(local_data_dir: Path) -> Non
     assert len(history(Counted, "row_count")) == 1
 
 
-def test_a_history_that_grew_long_loses_its_older_half(local_data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("superluigi.expectations._MAX_KEPT", 10)
-    counted(*[100] * 30)
+def test_a_history_that_grew_long_loses_its_older_half_and_is_seldom_written_anew(
+    local_data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("superluigi.expectations._MAX_BYTES", 20_000)
+    record = {"end_time": "2020-01-01", "rows": 1}
+    sizes = []
+    for day in range(100):  # few entries, all large
+        task = Counted(day=day, rows=1)
+        remember(task, {**record, "params": {"day": str(day), "long": "x" * 2_000}}, ["rows"], "counted.txt")
+        (file,) = (local_data_dir / "history").iterdir()
+        sizes.append(file.stat().st_size)
 
-    kept = history(Counted, "row_count")
-    assert 5 <= len(kept) < 30
-    assert kept.rows[-1].params["day"] == "29"
-    assert all(json.loads(line) for line in next((local_data_dir / "history").iterdir()).read_text().splitlines())
+    kept = history(Counted, "rows")
+    days = [int(row.params["day"]) for row in kept]
+    assert days == list(range(100 - len(days), 100))
+    assert 10_000 - 2_100 < sizes[-1] <= max(sizes) <= 20_000
+    assert sum(after < before for before, after in itertools.pairwise(sizes)) <= 100 / 4
+    assert all(json.loads(line) for line in file.read_text().splitlines())
+
+
+def test_an_entry_larger_than_a_history_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("superluigi.expectations._MAX_BYTES", 1_000)
+    for day in range(3):
+        params = {"day": str(day), "long": "x" * 2_000}
+        remember(Counted(day=day, rows=1), {"end_time": "2020", "rows": day, "params": params}, ["rows"], "")
+
+    assert [row.value for row in history(Counted, "rows")] == [2]
+
+
+def test_classes_of_notebooks_in_two_folders_have_two_histories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))  # as that of a notebook: without a file
+
+    class InNotebook(Counted):
+        __module__ = "__main__"
+
+    keys = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        keys.append(key_of(InNotebook))
+
+    assert [key.rpartition("/")[0] for key in keys] == [str(tmp_path / "one"), str(tmp_path / "other")]
+
+
+def test_values_of_a_script_on_a_pool_are_found_by_who_imports_it(tmp_path: Path, local_data_dir: Path) -> None:
+    (tmp_path / "counting.py").write_text(
+        textwrap.dedent(
+            """
+            import sys
+            from loky import ProcessPoolExecutor
+            from superluigi import AtomicTaskWithMetadata, LocalFileTarget, history, run_task
+
+            class Rows(AtomicTaskWithMetadata):
+                def output(self):
+                    return LocalFileTarget(self.get_task_family() + "rows.txt")
+
+                def run(self, output_path, metadata):
+                    metadata["rows"] = 3
+                    output_path.touch()
+
+            if __name__ == "__main__":
+                with ProcessPoolExecutor(1) as pool:
+                    run_task(Rows(), executor=pool)
+            """
+        )
+    )
+    environment = {**os.environ, "SUPERLUIGI_LOCAL_DATA_DIR": str(local_data_dir)}
+    environment["PYTHONPATH"] = str(Path(superluigi.__file__).parent.parent)
+    asked = "from counting import Rows, history; print([row.value for row in history(Rows, 'rows')])"
+
+    told = [
+        subprocess.run(
+            [sys.executable, *arguments],
+            cwd=tmp_path,
+            env=environment,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        ).stdout
+        for arguments in (["counting.py"], ["-c", asked])
+    ]
+
+    assert told[1] == "[3]\n"
 
 
 def test_an_expectation_of_a_users_own_says_what_it_is() -> None:

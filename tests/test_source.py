@@ -2,6 +2,8 @@
 
 import importlib
 import linecache
+import os
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import superluigi
 from superluigi import AtomicTaskWithMetadata
 from superluigi.source import code_fingerprint
 
@@ -47,7 +50,7 @@ def fingerprint(folder: Path, number: int, helpers: str = HELPERS, tasks: str = 
     """Write a package of two modules, and give the fingerprint of its task."""
     package = f"package{number}_{folder.name.replace('-', '_')}"
     place = folder / package
-    place.mkdir()
+    place.mkdir(exist_ok=True)
     (place / "__init__.py").touch()
     (place / "helpers.py").write_text(textwrap.dedent(helpers))
     (place / "tasks.py").write_text(textwrap.dedent(tasks).format(package=package))
@@ -143,6 +146,12 @@ def test_nothing_else_does(before: str, after: str, tmp_path: Path) -> None:
     assert fingerprint(tmp_path, 1) == fingerprint(tmp_path, 2, HELPERS.replace(before, after))
 
 
+def test_the_fingerprint_is_the_same_in_every_version_of_python(tmp_path: Path) -> None:
+    # What Python 3.10, 3.11, 3.12 and 3.13 give.
+    assert fingerprint(tmp_path, 1) == "sha256:c344f930bb04a783ebb6bb24458d47427217cea729d24d299f9757a055e5b1e6"
+    assert limited(tmp_path, 2) == "sha256:1155b5536dd50926b893c383ef7262d6d25eeddaf30f9757159b5898af502d85"
+
+
 def test_functions_that_call_each_other_are_looked_at_once(tmp_path: Path) -> None:
     helpers = HELPERS.replace("return text.strip()", "return clean(text) if text else ''")
 
@@ -169,3 +178,176 @@ def test_the_code_of_a_task_that_is_required_is_not_that_of_the_task(tmp_path: P
     """
 
     assert fingerprint(tmp_path, 1, tasks=tasks) == fingerprint(tmp_path, 2, tasks=tasks.replace('"1"', '"2"'))
+
+
+# Constants
+
+LIMITED = """
+from superluigi import AtomicTaskWithMetadata
+from {package} import helpers
+from {package}.helpers import QUERY as SQL
+import datetime
+
+OWN = {own}
+TODAY = datetime.date({year}, 1, 1)
+UNUSED = {unused}
+OWN_LATER = 1
+OWN_LATER += {own}
+
+class Cleaned(AtomicTaskWithMetadata):
+    def run(self, output_path):
+        output_path.write_text(f"{{OWN}} {{SQL}} {{TODAY}} {{helpers.LIMITS[0]}} {{OWN_LATER}}")
+"""
+CONSTANTS = HELPERS + '\nQUERY = "SELECT 1"\nLIMITS: tuple = (24 * 60, {"a": [-1]})\n'
+
+
+def limited(folder: Path, number: int, helpers: str = CONSTANTS, **values: Any) -> Any:
+    """Give the fingerprint of a task that uses constants of its module and of another one."""
+    tasks = LIMITED
+    for name, value in {"own": 5, "year": 2020, "unused": 1, **values}.items():
+        tasks = tasks.replace(f"{{{name}}}", str(value))
+    return fingerprint(folder, number, helpers, tasks)
+
+
+@pytest.mark.parametrize(
+    ("helpers", "values"),
+    [
+        (CONSTANTS, {"own": 6}),
+        (CONSTANTS.replace("SELECT 1", "SELECT 2"), {}),
+        (CONSTANTS.replace("[-1]", "[-2]"), {}),
+    ],
+    ids=["of the module", "imported by another name", "of a module, in a dictionary"],
+)
+def test_another_value_of_a_constant_is_another_code(helpers: str, values: Any, tmp_path: Path) -> None:
+    assert limited(tmp_path, 1) != limited(tmp_path, 2, helpers, **values)
+
+
+@pytest.mark.parametrize(
+    ("helpers", "values"),
+    [
+        (CONSTANTS, {"year": 2021}),
+        (CONSTANTS, {"unused": 2}),
+        (CONSTANTS.replace('QUERY = "SELECT 1"', "QUERY = 'SELECT 1'  # all"), {}),
+        (CONSTANTS.replace('QUERY = "SELECT 1"', "from {package}.more import QUERY"), {}),
+    ],
+    ids=["computed", "not used", "layout", "moved"],
+)
+def test_what_is_computed_or_unused_or_only_written_otherwise_is_not(helpers: str, values: Any, tmp_path: Path) -> None:
+    for number in (1, 2):
+        place = tmp_path / f"package{number}_{tmp_path.name.replace('-', '_')}"
+        place.mkdir()
+        (place / "more.py").write_text('QUERY = "SELECT 1"\n')
+    helpers = helpers.replace("{package}", f"package2_{tmp_path.name.replace('-', '_')}")
+
+    assert limited(tmp_path, 1) == limited(tmp_path, 2, helpers, **values)
+
+
+def test_a_constant_of_the_same_cell_counts() -> None:
+    text = "LIMIT = {}\n\nclass Limited(AtomicTaskWithMetadata):\n    def run(self):\n        return LIMIT\n"
+
+    five, again, six = (cell(text.format(value), number)["Limited"] for number, value in enumerate(("5", "(5)", "6")))
+
+    assert code_fingerprint(five) == code_fingerprint(again)
+    assert code_fingerprint(five) != code_fingerprint(six)
+
+
+# Programs
+
+PIPE = """
+import sys
+from superluigi import AtomicTaskWithMetadata
+from superluigi.expectations import key_of
+from superluigi.source import code_fingerprint
+{imports}
+
+LIMIT = 5
+
+def prepared():
+    return helpers.clean("x") * LIMIT
+
+class Cleaned(AtomicTaskWithMetadata):
+    def run(self, output_path):
+        output_path.write_text(prepared())
+
+if __name__ == "__main__":
+    print(code_fingerprint(Cleaned), key_of(Cleaned))
+"""
+AS_IMPORTED = "from {0} import Cleaned, code_fingerprint, key_of; print(code_fingerprint(Cleaned), key_of(Cleaned))"
+
+
+def said(folder: Path, *arguments: str) -> list[str]:
+    """Run Python in a folder; give the code and the key that it prints."""
+    path = os.pathsep.join([str(folder), str(Path(superluigi.__file__).parent.parent)])
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    ).stdout.split()
+
+
+def test_a_task_of_a_program_has_the_code_and_the_history_that_it_has_when_it_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "pk").mkdir()
+    (tmp_path / "pk" / "__init__.py").touch()
+    (tmp_path / "pk" / "helpers.py").write_text(HELPERS)
+    (tmp_path / "pk" / "pipe.py").write_text(PIPE.format(imports="from pk import helpers"))
+
+    imported = said(tmp_path, "-c", AS_IMPORTED.format("pk.pipe"))
+    programs = [said(tmp_path, "-m", "pk.pipe"), said(tmp_path, "pk/pipe.py")]
+    (tmp_path / "pk" / "helpers.py").write_text(HELPERS.replace("text.strip()", "text.rstrip()"))
+    edited = said(tmp_path, "-m", "pk.pipe")
+
+    assert programs == [imported, imported]
+    assert imported[1] == "pk.pipe.Cleaned"
+    assert edited[0] != imported[0]
+    assert edited[1] == imported[1]
+
+
+def test_a_module_beside_a_script_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "helpers.py").write_text(HELPERS)
+    (tmp_path / "pipe.py").write_text(PIPE.format(imports="import helpers"))
+
+    imported, script = said(tmp_path, "-c", AS_IMPORTED.format("pipe")), said(tmp_path, "pipe.py")
+    (tmp_path / "helpers.py").write_text(HELPERS.replace("text.strip()", "text.rstrip()"))
+    edited = said(tmp_path, "pipe.py")
+
+    assert script == imported
+    assert script[1] == f"{tmp_path.resolve()}/pipe.Cleaned"
+    assert edited[0] != script[0]
+
+
+@pytest.mark.parametrize(
+    ("place", "is_followed"),
+    [
+        ("beside.py", True),
+        ("elsewhere/beside.py", False),
+        ("site-packages/beside.py", False),
+        ("beside/__init__.py", False),
+    ],
+)
+def test_a_flat_module_follows_the_modules_beside_it_but_no_other_packages(
+    place: str, is_followed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = []
+    home = tmp_path / "site-packages" if place.startswith("site-packages") else tmp_path
+    home.mkdir(exist_ok=True)
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+    monkeypatch.syspath_prepend(home)
+    (home / "flat_pipe.py").write_text(
+        "from superluigi import AtomicTaskWithMetadata\nfrom beside import step\n"
+        "class Flat(AtomicTaskWithMetadata):\n    def run(self):\n        step()\n"
+    )
+    for number in range(2):
+        (tmp_path / place).write_text(f"def step():\n    return {'1' * (number + 1)}\n")
+        for name in ("flat_pipe", "beside"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        importlib.invalidate_caches()
+        codes.append(code_fingerprint(importlib.import_module("flat_pipe").Flat))
+    for name in ("flat_pipe", "beside"):
+        monkeypatch.delitem(sys.modules, name)
+
+    assert (codes[0] != codes[1]) == is_followed

@@ -23,7 +23,7 @@ from luigi.task_status import DONE
 from luigi.worker import TaskStatusReporter
 
 from superluigi import config as configuration
-from superluigi import dag, identity, provenance
+from superluigi import dag, expectations, identity, provenance
 from superluigi.errors import ExecutorError
 from superluigi.running import bars, screen
 from superluigi.running.mailbox import Address, send_to
@@ -67,6 +67,7 @@ class Job:
     task_id: str
     upstream_ids: tuple[str, ...]
     code: str | None  # of its class, whose source may stay behind
+    history: str  # the key of the class's, which tells of its file
     run: Run
     settings: Mapping[str, Mapping[str, str]]
     worker_id: str
@@ -99,6 +100,7 @@ class Job:
             task_id=task.task_id,
             upstream_ids=tuple(required.task_id for required in upstream),
             code=identity.code_of(type(task)),
+            history=expectations.key_of(type(task)),
             run=process.of_run.as_seen_by(task),
             settings=configuration.of_this_call(),
             worker_id=process.worker_id,
@@ -161,6 +163,7 @@ class Job:
             if dag.is_ours(task):
                 identity.remember(task, self.task_id)
                 identity.tell_code(type(task), self.code)
+                expectations.tell_key(type(task), self.history)
             with contextlib.suppress(Exception):  # it fails again where it is reported
                 upstream = dag.upstream_of(task) if dag.is_ours(task) else []
                 if len(upstream) == len(self.upstream_ids):
