@@ -243,8 +243,8 @@ def history(task_cls: type[luigi.Task], name: str) -> History:
     """Give the values that former runs of a class put into `metadata[name]`, oldest first.
 
     Those of this machine, of outputs that were published, also if the output was replaced or removed since; up to 4 MiB
-    of a class. One file is read. Also those of fields of the record, such as `duration`, that the class expects something
-    of.
+    of a class. One file is read. Also those of fields of the record, such as `duration`, of which the class expects
+    something.
 
     Raises:
         TaskTypeError: something else than a class of tasks and the name of a value is given.
