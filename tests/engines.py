@@ -1,7 +1,7 @@
 """The ways to run tasks, for tests that hold on each: in this process, in forked ones, and on every kind of pool.
 
-Pools are made once, as users keep theirs, so that each also serves many runs one after the other. Its fixtures are
-there for every test.
+Pools are made once per module, as users keep theirs, so that each also serves many runs one after the other. Its
+fixtures are there for every test.
 """
 
 import contextlib
@@ -75,9 +75,9 @@ def a_pool(name: str) -> contextlib.AbstractContextManager[Any]:
     return of_loky() if name == "loky" else processes(name)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pools() -> Iterator[Callable[[str], Any]]:
-    """Give the pool of a kind that all tests share; under pytest-xdist, all tests of a worker."""
+    """Give the pool of a kind that the module shares."""
     with contextlib.ExitStack() as stack:
         yield functools.cache(lambda name: stack.enter_context(a_pool(name)))
 

@@ -85,11 +85,13 @@ def test_who_waits_does_other_work_and_then_finds_the_task_complete(
     held = lease_of(taken).take()
     with ThreadPoolExecutor(1) as beside:
         running = beside.submit(engine.run, Pair(folder=folder), single_flight=True)
-        wait_for(lambda: begun(folder) == ["free"])
-        with taken.output().tmp_write_path() as path:
-            path.write_text("made elsewhere")
-        assert not running.done()
-        held.release()
+        try:
+            wait_for(lambda: begun(folder) == ["free"])
+            with taken.output().tmp_write_path() as path:
+                path.write_text("made elsewhere")
+            assert not running.done()
+        finally:
+            held.release()
         running.result(60)
 
     assert begun(folder) == ["free", "pair"]
