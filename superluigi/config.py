@@ -127,6 +127,7 @@ def readers() -> dict[str, Callable[[], Any]]:
         "max_concurrency": max_concurrency,
         "scheduler_url": scheduler_url,
         "rerun_stale": reruns_stale,
+        "progress": progress,
         "single_flight": is_single_flight,
         "lease_s": lease_s,
         "durable": is_durable,

@@ -79,7 +79,7 @@ def _reason(error: BaseException | None, text: str) -> str:
         died = _DIED.search(said)
         if died is not None:
             return _of_death(int(died["code"]))
-        return "it took longer than its worker_timeout" if _TIMED_OUT.search(said) else _clean(said)
+        return _clean(_TIMED_OUT.sub("it timed out", said))
     lines = [said_by(error), *map(str, getattr(error, "__notes__", ()))]
     lines += [f"- {said_by(inner)}" for inner in list(getattr(error, "exceptions", ()))[:_MAX_INNER]]
     return _clean("\n".join(lines))

@@ -195,7 +195,7 @@ def test_two_runs_at_once_with_different_settings_do_not_mix(engine: Engine, fol
     def job(colour: str) -> jobs.Job:
         task = Setting(folder=folder, name=colour)
         return jobs.Job(
-            task, task.task_id, (), None, _a_run(), {"colours": {"wall": colour}}, "w", 0, None, False, False
+            task, task.task_id, (), None, "", _a_run(), {"colours": {"wall": colour}}, "w", 0, None, False, False
         )
 
     executor = engine.options["executor"]

@@ -367,7 +367,7 @@ def test_what_a_task_forked_does_not_hold_up_the_run_when_its_process_dies(tmp_p
             os.kill(os.getpid(), signal.SIGKILL)
 
     try:
-        with pytest.raises(TaskFailedError, match="died unexpectedly"):
+        with pytest.raises(TaskFailedError, match="its process was killed by SIGKILL"):
             run_task([Leaving(), External(path=f"{tmp_path}/")], num_workers=2)
     finally:
         os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import time
 from typing import TYPE_CHECKING
 
 from superluigi import config
 from superluigi.staleness import own_outputs
-from superluigi.storage import processes
+from superluigi.storage import processes, workplace
 from superluigi.targets.s3 import is_remote
 
 if TYPE_CHECKING:
@@ -75,17 +74,15 @@ class Durations:
         if max(means.values(), default=0.0) < _NOTEWORTHY_S:
             return
         file = _file()
-        staged = file.with_name(f"{file.name}.{secrets.token_hex(4)}.partial")
         with contextlib.suppress(OSError), processes.lock(str(file), family="history"):
             known = _kept()
             for kind, mean_s in means.items():
                 known[kind] = (known.pop(kind, mean_s) + mean_s) / 2  # now the last; what is long ago counts less
             kept = dict(list(known.items())[-_MAX_KEPT:])
-            try:
+            with workplace.private_folder() as private:
+                staged = private / file.name
                 staged.write_text(json.dumps(kept, indent=0), encoding="utf-8")
                 os.replace(staged, file)
-            finally:
-                staged.unlink(missing_ok=True)
 
 
 class Clock:
