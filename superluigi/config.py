@@ -208,6 +208,15 @@ def shared(settings: Mapping[str, Mapping[str, str]]) -> Iterator[None]:
             turn.end()
 
 
+def drop_inherited() -> None:
+    """Let go, in a process of a pool, of what calls held at its fork: it outlives them, and runs others' tasks."""
+    with _changed:
+        if _overlay.pid != os.getpid():
+            _overlay.pid = os.getpid()
+            _overlay.clear()
+            _turns.clear()
+
+
 @contextlib.contextmanager
 def _held(settings: Mapping[str, Mapping[str, str]]) -> Iterator[None]:
     token = _of_this_call.set(settings)
@@ -297,6 +306,12 @@ class _Overlay(Interpolation):
         self._former: dict[tuple[str, str], Any] = {}
         self._created: set[str] = set()
         self._is_writing = False
+        self.pid = os.getpid()
+
+    def clear(self) -> None:
+        """Let all be as it was before."""
+        for layer in self._layers:
+            self.remove(layer)
 
     def add(self, layer: Mapping[str, Mapping[str, str]]) -> None:
         """Hold the values of a layer over those of all others."""

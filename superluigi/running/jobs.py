@@ -128,6 +128,7 @@ class Job:
 
     def carry_out(self, values_there: Sequence[Reference] = (), *, values_stay: bool = False) -> Report:
         """Run the task in this process; the values that it sets leave with the report, or stay as they are."""
+        configuration.drop_inherited()
         task: Any = self.task
         events: list[tuple[str, tuple[Any, ...]]] = []
 

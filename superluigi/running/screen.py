@@ -74,7 +74,7 @@ class Screen:
     def forget(self) -> None:
         """Let a process that was forked from this one know nothing of it."""
         for tap in self._taps:
-            tap.pending = ""
+            tap.pending.clear()
             tap.close()
         for bar in [bar for bar in self._tqdm._instances if getattr(bar, "fp", None) == self.file]:  # noqa: SLF001
             self._tqdm._instances.discard(bar)  # noqa: SLF001
@@ -124,11 +124,11 @@ class _Direct:
 
 
 class _Tap:
-    """A stream that hands on what is written to it, line by line."""
+    """A stream that hands on what is written to it, line by line; two threads do not write into one line."""
 
     def __init__(self, stream: Any, lock: Any, hand_on: Callable[[Any, str], object]) -> None:
         self.stream = stream
-        self.pending = ""
+        self.pending: dict[int, str] = {}  # by thread: `print` writes the end of a line by itself
         self._direct = _Direct(stream)
         self._lock = lock
         self._hand_on = hand_on
@@ -143,19 +143,21 @@ class _Tap:
                 self.stream.write = self._direct.write
             else:
                 del self.stream.write
-        pending, self.pending = self.pending, ""
-        if pending:
-            self._hand_on(self._direct, pending)
+        for thread in tuple(self.pending):
+            if pending := self.pending.pop(thread, ""):
+                self._hand_on(self._direct, pending)
 
     def _write(self, text: Any) -> int:
         if not isinstance(text, str) or self._lock._is_owned():  # noqa: SLF001  (as the standard library's conditions)
             return int(self._direct.write(text))  # it is a bar that writes, or it fails as without us
         with self._lock:
-            self.pending += text
-            lines, newline, rest = self.pending.rpartition("\n")
+            thread = threading.get_ident()
+            pending = self.pending.pop(thread, "") + text
+            lines, newline, rest = pending.rpartition("\n")
             if is_somebody_talking() or len(rest) > _MAX_PENDING:  # who asks something shows it before the line ends
-                lines, newline, rest = self.pending, "", ""
-            self.pending = rest[rest.rfind("\r", 0, -1) + 1 :]  # all before would be written over
+                lines, newline, rest = pending, "", ""
+            if rest:
+                self.pending[thread] = rest[rest.rfind("\r", 0, -1) + 1 :]  # all before would be written over
             if lines or newline:
                 self._hand_on(self._direct, lines + newline)
         return len(text)
