@@ -20,6 +20,7 @@ BY_NAME = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relativ
 # A module may import from the layers above its own in this list, and from its own.
 LAYERS = [
     ["errors", "failure_cards", "forks", "garbage", "config", "parameters", "patience", "markup", "visuals"],
+    ["pictures"],
     ["origins", "syntax"],
     ["source", "task_log"],
     ["storage"],
