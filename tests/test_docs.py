@@ -1,21 +1,36 @@
-"""What docs/ says is so: the snippets for one machine run, the others compile, and no link leads nowhere."""
+"""What README.md and docs/ say is so: every snippet runs and prints what it says, and no link leads nowhere."""
 
+from __future__ import annotations
+
+import configparser
+import importlib.util
+import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from documents import ROOT, python_blocks, run_block, section
+from documents import ROOT, Step, blocks, misread, python_blocks, reader, run_block, section, steps
+
+from superluigi import config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from documents import Reader
 
 DOCS = ROOT / "docs"
-SCALING = (DOCS / "scaling.md").read_text(encoding="utf-8")
-OPENLINEAGE = (DOCS / "openlineage.md").read_text(encoding="utf-8")
-HERE = [*python_blocks(section(SCALING, "A laptop")), *python_blocks(section(SCALING, "One big machine"))]
-ELSEWHERE = [block for block in python_blocks(SCALING) if block not in HERE]
-HERE += python_blocks(OPENLINEAGE)
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
+SCALING = TEXTS["docs/scaling.md"]
 
-# What a block prints, by what stands beside its print: what is said there has to be the last line.
-PRINTED = re.compile(r"print\(.*\)  # (.*)$", flags=re.MULTILINE)
+# Of scaling.md: what needs a cluster, a queue, or a server at an address that nobody has. They are compiled.
+ELSEWHERE = ("dask_kubernetes", "dask_jobqueue", "submitit", "LocalCluster", "central_scheduler=True")
+WITH_SNIPPETS = [name for name, text in TEXTS.items() if any(step.kind != "file" for step in steps(text))]
+
+
+def is_run_here(step: Step) -> bool:
+    return not any(word in step.text for word in ELSEWHERE)
 
 
 def anchors(page: Path) -> set[str]:
@@ -31,32 +46,48 @@ def leads_somewhere(link: str, page: Path) -> bool:
     return target.exists() and (not anchor or anchor in anchors(target))
 
 
-@pytest.mark.parametrize("block", HERE, ids=[f"block{position}" for position in range(1, len(HERE) + 1)])
-def test_every_snippet_for_one_machine_runs_and_prints_what_it_says(block: str, tmp_path: Path) -> None:
-    finished = run_block(block, tmp_path)
-
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert "Warning" not in finished.stderr
-    assert [said for said in PRINTED.findall(block) if said not in finished.stdout.splitlines()] == []
+@pytest.fixture(scope="module")
+def somebody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    with reader(tmp_path_factory.mktemp("reader")) as process:
+        yield process
 
 
-def test_there_are_snippets_for_a_laptop_and_for_one_big_machine() -> None:
-    assert len(python_blocks(section(SCALING, "A laptop"))) == 2
-    assert len(python_blocks(section(SCALING, "One big machine"))) == 3
+@pytest.mark.parametrize("name", WITH_SNIPPETS)
+def test_every_snippet_of_a_page_runs_and_prints_what_it_says(name: str, somebody: Reader, tmp_path: Path) -> None:
+    plan = [step for step in steps(TEXTS[name]) if is_run_here(step)]
+    if name == "docs/scaling.md":
+        plan.insert(0, the_pipeline_of_scaling())
+
+    done = somebody.follow(plan, tmp_path)
+
+    page_blocks = blocks(TEXTS[name])
+    problems = [said for step, ended in zip(plan, done, strict=True) for said in misread(step, ended, page_blocks)]
+    assert not problems, f"{name}: " + "\n".join(problems)
 
 
-@pytest.mark.parametrize("block", ELSEWHERE, ids=[f"block{position}" for position in range(1, len(ELSEWHERE) + 1)])
-def test_every_snippet_for_many_machines_compiles_and_calls_run_task(block: str) -> None:
-    compile(block, "scaling.md", "exec")
+def the_pipeline_of_scaling() -> Step:
+    """A module `pipeline` with a ReportTask, as the snippets for many machines import it."""
+    first = next(block for block in blocks(section(SCALING, "A laptop")) if block.language == "python")
+    text = first.text.partition("if __name__")[0] + "\n\nReportTask = SumTask\n"
+    return Step("file", "pipeline.py", [type(first)("python", "pipeline.py", text, first.line, below=False)])
 
-    assert "run_task(" in block
+
+def test_no_snippet_is_left_out() -> None:
+    fences = {name: len(re.findall(r"^ *```\w+", text, flags=re.MULTILINE)) for name, text in TEXTS.items()}
+    scaling = [step for step in steps(SCALING) if not is_run_here(step)]
+
+    assert [name for name, count in fences.items() if count != len(blocks(TEXTS[name]))] == []
+    assert [name for name in TEXTS if name != "docs/scaling.md" and not all(map(is_run_here, steps(TEXTS[name])))] == []
+    assert len(scaling) == len(ELSEWHERE)
+    for step in scaling:
+        compile(step.text, "scaling.md", "exec")
+        assert "run_task(" in step.text
 
 
 def test_the_snippet_for_dask_runs_with_a_pipeline_in_a_module(tmp_path: Path) -> None:
     pytest.importorskip("distributed")
-    (block,) = [block for block in ELSEWHERE if "LocalCluster" in block]
-    first = HERE[0].partition("if __name__")[0]
-    (tmp_path / "pipeline.py").write_text(f"{first}\n\nReportTask = SumTask\n", encoding="utf-8")
+    (block,) = [block for block in python_blocks(SCALING) if "LocalCluster" in block]
+    (tmp_path / "pipeline.py").write_text(the_pipeline_of_scaling().text, encoding="utf-8")
 
     finished = run_block(block.replace("n_workers=4", "n_workers=2"), tmp_path)
 
@@ -65,9 +96,32 @@ def test_the_snippet_for_dask_runs_with_a_pipeline_in_a_module(tmp_path: Path) -
     assert (tmp_path / "data" / "sum.txt").read_text() == "285"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_relative_link_leads_somewhere(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     links = re.findall(r"\]\(([^)\s]+)\)", text)
 
     assert [link for link in links if "://" not in link and not leads_somewhere(link, page)] == []
+
+
+def test_settings_commands_and_records_that_are_shown_can_be_used() -> None:
+    shown = [(name, block) for name, text in TEXTS.items() for block in blocks(text)]
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    extras = set(re.findall(r"^(\w+) = \[", section_of(pyproject, "project.optional-dependencies"), flags=re.MULTILINE))
+
+    for name, block in shown:
+        if block.language == "ini":
+            parser = configparser.ConfigParser()
+            parser.read_string(block.text)
+            if parser.has_section("superluigi"):
+                assert set(parser["superluigi"]) <= set(config.readers()), name
+        elif block.language == "json":
+            json.loads(block.text)
+        elif block.language == "bash":
+            assert set(re.findall(r"superluigi\[([\w,]+)\]", block.text)) <= extras, name
+    assert {block.language for _, block in shown} <= {"python", "text", "console", "bash", "ini", "json"}
+
+
+def section_of(toml: str, name: str) -> str:
+    """The text of a table of a TOML file."""
+    return toml.split(f"\n[{name}]\n")[1].split("\n[", maxsplit=1)[0]
