@@ -122,6 +122,8 @@ def _kind(block: Block) -> str:
 
 def misread(step: Step, done: Done, page_blocks: list[Block]) -> list[str]:
     """Say what is not as the page says it is."""
+    if step.kind == "file":
+        return []
     if step.kind == "command":
         shown_alone = re.sub(r"(?m)^\(Pdb\) .*\n", "(Pdb) ", step.shown)  # what is typed is not printed
         wrong = [] if _is_all_of(shown_alone, done.printed) else ["prints something else"]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import configparser
-import importlib.util
 import json
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +14,7 @@ from superluigi import config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from documents import Reader
 

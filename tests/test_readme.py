@@ -1,4 +1,7 @@
-"""What the README says is so: its code runs, its two commands are there, its names and its settings exist."""
+"""What the README says is so, and what has moved from it to docs/: its two commands, the names, the settings.
+
+That its code runs, and that its links lead somewhere, is held by tests/test_docs.py.
+"""
 
 import inspect
 import json
@@ -6,8 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
-from documents import ROOT, python_blocks, run_block
-from documents import section as section_of
+from documents import ROOT, blocks, python_blocks, run_block
 
 import superluigi
 import superluigi.config
@@ -18,25 +20,20 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = python_blocks(README)
 
 
-def section(title: str) -> str:
-    """The text under one of the README's headings."""
-    return section_of(README, title)
+def page(name: str) -> str:
+    """A page of docs/."""
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
 
 
-def first_cells(title: str) -> list[str]:
-    """The names in backticks in the first column of a section's table."""
-    rows = [line for line in section(title).splitlines() if line.startswith("| `")]
+def first_cells(text: str) -> list[str]:
+    """The names in backticks in the first column of the tables of a text."""
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
     return [name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=[f"block{position}" for position in range(1, len(BLOCKS) + 1)])
-def test_every_python_block_runs_as_it_stands(block: str, tmp_path: Path) -> None:
-    finished = run_block(block, tmp_path)
-
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert "Warning" not in finished.stderr
-    if "\ndef test_" in block:
-        assert "1 passed" in finished.stdout
+def part(name: str, title: str) -> str:
+    """The text of a page under a heading of the second level."""
+    return page(name).split(f"\n## {title}\n")[1].split("\n## ", maxsplit=1)[0]
 
 
 def test_the_example_prints_what_its_comments_say(tmp_path: Path) -> None:
@@ -62,7 +59,7 @@ def test_there_are_exactly_two_commands() -> None:
 
 
 def test_the_list_of_names_is_the_public_surface() -> None:
-    listed = first_cells("The names")
+    listed = first_cells(page("api/index.md").split("\n## ")[0])
     reexported = set(superluigi.parameters.__all__) | {"__version__"}
     errors = {name for name, value in inspect.getmembers(superluigi.errors, inspect.isclass)}
 
@@ -72,56 +69,123 @@ def test_the_list_of_names_is_the_public_surface() -> None:
     assert {"DateParameter", "IntParameter", "Parameter"} <= set(superluigi.__all__)
 
 
-def test_every_name_that_is_listed_for_targets_and_run_task_exists() -> None:
-    list_of_members = section("The names").split("A target also works alone:")[1].split("```")[0]
-    target_names = re.findall(r"`(\w+)(?:\(\))?`", list_of_members)
-    arguments = set(inspect.signature(superluigi.run_task).parameters)
-    text = section("Running, and running again") + section("When a task fails")
-    forcing = {cell.split("=")[0] for cell in first_cells("Running, and running again")}
-    target = superluigi.S3ObjectTarget(bucket="shops", object_key="a.csv")
+def test_every_name_that_is_listed_has_its_entry_in_the_api() -> None:
+    entries = re.findall(r"^::: superluigi\.(\w+)$", page("api/superluigi.md"), flags=re.MULTILINE)
+    errors = {name for name, value in inspect.getmembers(superluigi.errors, inspect.isclass)}
+    parameters = re.findall(r"`(\w+)`", page("api/parameters.md"))
 
-    assert [name for name in target_names if not hasattr(target, name)] == []
-    assert len(target_names) == 10
+    assert len(entries) == len(set(entries))
+    assert set(entries) == set(superluigi.__all__) - set(superluigi.parameters.__all__) - errors - {"__version__"}
+    assert set(superluigi.parameters.__all__) == set(parameters) - {"luigi"}
+
+
+def test_every_argument_of_run_task_and_member_of_a_target_is_listed() -> None:
+    arguments = set(inspect.signature(superluigi.run_task).parameters)
+    forcing = {cell.split("=")[0] for cell in first_cells(part("staleness.md", "Forcing"))}
+    target = superluigi.S3ObjectTarget(bucket="shops", object_key="a.csv")
+    members = [re.sub(r"\(.*", "", name) for name in first_cells(part("targets.md", "Alone"))]
+    keywords = {cell.split("=")[0] for cell in first_cells(part("targets.md", "In S3"))}
+
+    assert set(first_cells(part("api/index.md", "The arguments of `run_task`"))) == arguments
     assert forcing == {argument for argument in arguments if argument.startswith("force")} - {"force_local_download"}
-    assert [argument for argument in arguments - {"task"} if f"`{argument}" not in text] == []
+    assert [name for name in members if not hasattr(target, name)] == []
+    assert len(members) >= 10
+    own = set(inspect.signature(superluigi.S3ObjectTarget).parameters) - {"bucket", "object_key", "client_options"}
+    assert own <= keywords
 
 
 def test_the_lineage_record_that_is_shown_is_one(tmp_path: Path) -> None:
-    shown = json.loads(re.findall(r"^```json\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)[0])
-    and_the_record = (
-        "    import json\n"
-        "    print('RECORD', json.dumps(TotalsTask(date=date(2022, 12, 15)).output().read_metadata()))\n"
-    )
+    text = page("how-it-works.md")
+    (shown,) = [json.loads(block.text) for block in blocks(text) if block.language == "json"]
+    and_the_record = "\nprint('RECORD', json.dumps(record))\n"
 
-    printed = run_block(BLOCKS[0], tmp_path, extra=and_the_record).stdout
+    printed = run_block(python_blocks(text)[0], tmp_path, extra=and_the_record).stdout
 
     record = json.loads(printed.split("RECORD ")[1])
     assert set(shown) <= set(record)
-    for name in ("task_family", "params", "row_count"):
+    for name in ("schema", "task_family", "version", "params", "row_count"):
         assert shown[name] == record[name]
     for name in ("input", "output"):
         assert set(shown[name]) <= set(record[name])
         assert [key for key, value in shown[name].items() if not matches(value, record[name][key])] == []
 
 
-def test_every_setting_that_is_listed_is_read() -> None:
-    keys = first_cells("Configuration")
-    source = inspect.getsource(superluigi.config)
-
-    assert "local_data_dir" in keys
-    assert [key for key in keys if f'"{key}"' not in source] == []
-    assert [key for key in keys if f"`SUPERLUIGI_{key.upper()}`" not in section("Configuration")] == []
-
-
 def matches(shown: object, real: object) -> bool:
-    """Whether a value of the README is the real one, where `...` stands for whatever has been left out."""
+    """Whether a value of the page is the real one, where `...` stands for whatever has been left out."""
     pattern = ".+".join(map(re.escape, str(shown).split("...")))
     return re.fullmatch(pattern, str(real)) is not None
 
 
-def test_the_libraries_that_are_listed_are_those_that_are_installed() -> None:
+def test_every_setting_is_listed_with_its_default_and_its_variable() -> None:
+    rows = [line.split(" | ") for line in part("configuration.md", "The keys").splitlines() if line.startswith("| `")]
+    listed = {row[0].strip("| `"): row for row in rows}
+
+    assert set(listed) == set(superluigi.config.readers())
+    for key, (_, meaning, unit, default, variable) in listed.items():
+        assert f"`SUPERLUIGI_{key.upper()}`" in variable
+        assert meaning
+        assert unit
+        assert f"`{DEFAULTS[key]}`" in default or DEFAULTS[key] is None, key
+
+
+DEFAULTS = {
+    "local_data_dir": "~/.superluigi/data",
+    "cache_max_bytes": 50 << 30,
+    "cache_min_free_bytes": 1 << 30,
+    "input_mode": "copy",
+    "max_concurrency": 16,
+    "scheduler_url": None,  # Luigi's own
+    "rerun_stale": "false",
+    "progress": "auto",
+    "single_flight": "false",
+    "lease_s": 60,
+    "durable": "false",
+    "logs_max_bytes": 100 << 20,
+}
+
+
+def test_the_defaults_that_are_listed_are_those_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in superluigi.config.readers():
+        monkeypatch.delenv(f"SUPERLUIGI_{key.upper()}", raising=False)
+    meant = {
+        **DEFAULTS,
+        "local_data_dir": Path("~/.superluigi/data").expanduser().absolute(),
+        "input_mode": False,  # whether inputs are linked
+        "scheduler_url": "",
+        "progress": None,
+        **dict.fromkeys(("rerun_stale", "single_flight", "durable"), False),
+    }
+
+    assert {key: read() for key, read in superluigi.config.readers().items()} == meant
+
+
+def test_every_class_of_the_errors_is_explained_with_its_bases_its_cause_and_the_way_out() -> None:
+    classes = {
+        name: cls
+        for name, cls in inspect.getmembers(superluigi.errors, inspect.isclass)
+        if cls.__module__ == "superluigi.errors"
+    }
+    parts = re.split(r"^##+ ", page("errors.md"), flags=re.MULTILINE)[1:]
+    entries = {title: text for title, _, text in (part.partition("\n") for part in parts) if " " not in title}
+
+    assert set(entries) == set(classes)
+    for name, text in entries.items():
+        if issubclass(classes[name], superluigi.SuperLuigiError) and name != "SuperLuigiError":
+            said = re.findall(r"`(\w+)`", re.split(r"\*\*Cause", text)[0])
+            bases = [base.__name__ for base in classes[name].__bases__ if base is not superluigi.SuperLuigiError]
+            assert set(bases) <= set(said) or said == ["StorageError"] == bases, name
+        if issubclass(classes[name], superluigi.SuperLuigiError):
+            assert "**Cause:**" in text, name
+            assert re.search(r"\*\*Way\s+out:\*\*", text), name
+
+
+def test_the_libraries_and_extras_that_are_listed_are_those_that_are_installed() -> None:
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     declared = re.search(r"^dependencies = \[(.*?)^\]", pyproject, flags=re.DOTALL | re.MULTILINE)
+    optional = pyproject.split("\n[project.optional-dependencies]\n")[1].split("\n[", maxsplit=1)[0]
+    listed = first_cells(part("getting-started.md", "What is installed"))
 
     assert declared is not None
-    assert set(first_cells("What it costs")) == set(re.findall(r'^\s*"([\w-]+)', declared.group(1), flags=re.MULTILINE))
+    libraries = re.findall(r'^\s*"([\w-]+)', declared.group(1), flags=re.MULTILINE)
+    extras = re.findall(r"^(\w+) = ", optional, flags=re.MULTILINE)
+    assert sorted(listed) == sorted([*libraries, *extras])
