@@ -18,7 +18,10 @@ has imported what they import, or most of the time would be spent on imports.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
+import multiprocessing.process
 import os
 import re
 import runpy
@@ -26,10 +29,12 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
+import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +42,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 
 _TIMEOUT_S = 120
-_FOREIGN = ("AWS_", "BOTO_", "LUIGI_", "OPENLINEAGE_", "PYTEST_", "SUPERLUIGI_")  # settings that a reader does not have
+# Settings that a reader does not have.
+_FOREIGN = ("AWS_", "BOTO_", "COVERAGE_", "LUIGI_", "OPENLINEAGE_", "PYTEST_", "SUPERLUIGI_")
 _FENCE = re.compile(r'^```(\w+)(?: title="([\w./-]+)")?\n(.*?)^```$', flags=re.DOTALL | re.MULTILINE)
 _PRINTED = re.compile(r"^\s*(?:print|run_task)\(.*\)  # (.*)$", flags=re.MULTILINE)
 REWRITTEN = "ignore::pytest.PytestAssertRewriteWarning"  # its plugins were imported before the fork
@@ -249,9 +255,12 @@ def _serve() -> None:
     import superluigi.reproduction
     import superluigi.storage.s3
     import superluigi.task_runner
-    import superluigi.testing  # noqa: F401
+    import superluigi.testing
 
+    with superluigi.testing.embedded_s3("warm") as server:  # moto and botocore load most of what they need late
+        server.client().put_object(Bucket="warm", Key="up", Body=b"")
     sys.path.remove(str(Path(__file__).parent))  # what is beside this file is not beside the reader's
+    gc.freeze()
     for line in sys.stdin:
         page = json.loads(line)
         folder = Path(page["folder"])
@@ -269,7 +278,7 @@ def _do(kind: str, name: str, text: str, typed: str, folder: Path) -> tuple[int,
     with open(folder / ".printed", "w+b") as printed:
         child = os.fork()
         if child == 0:
-            sys.exit(_in_child(_action(kind, name, text), typed, folder, printed))
+            _in_child(_action(kind, name, text), typed, folder, printed)
         _, status = os.waitpid(child, 0)
         printed.seek(0)
         return os.waitstatus_to_exitcode(status), printed.read().decode()
@@ -297,7 +306,7 @@ def _run_script(words: list[str]) -> None:
     runpy.run_path(words[0], run_name="__main__")
 
 
-def _in_child(action: Callable[[], Any], typed: str, folder: Path, printed: IO[bytes]) -> Any:
+def _in_child(action: Callable[[], Any], typed: str, folder: Path, printed: IO[bytes]) -> NoReturn:
     import luigi.configuration
 
     signal.alarm(_TIMEOUT_S)
@@ -308,10 +317,23 @@ def _in_child(action: Callable[[], Any], typed: str, folder: Path, printed: IO[b
     os.dup2(printed.fileno(), 2)
     sys.stdout.reconfigure(line_buffering=True)  # so that both streams are in the order of time
     os.chdir(folder)
-    os.environ.update(_settings(folder))
+    multiprocessing.process.ORIGINAL_DIR = str(folder)  # where spawned processes look for the script
+    os.environ.update(_settings(folder), PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
     sys.path.insert(0, str(folder))
     luigi.configuration.LuigiConfigParser._instance = None  # a luigi.cfg is looked for in the working directory
-    return action()
+    code = 1
+    try:
+        code = int(action() or 0)
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(bool(ended.code))
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+    # As an interpreter ends, but without taking down all that was imported before the fork: that takes half a second.
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
