@@ -37,6 +37,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         text = (ROOT / source).read_text(encoding="utf-8")
         if source.endswith(".py"):
             text = _as_markdown(text)
+        elif page == "index.md":
+            text = f"---\nhide: [toc]\n---\n\n{text}"  # its table of peers is wide
         elif source == "LICENSE":
             text = f"# Licence\n\n```text\n{text.rstrip()}\n```\n"
         files.append(File.generated(config, page, content=text))

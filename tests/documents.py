@@ -291,14 +291,25 @@ def _action(kind: str, name: str, text: str) -> Callable[[], Any]:
         )
     if kind == "script":
         return lambda: _run_script([name])
-    words = shlex.split(text)
+    typed, tells_code, _ = text.partition("; echo $?")
+    typed, apart, errors = typed.partition(" 2> ")
+    words = shlex.split(typed)
     if words[0] == "superluigi":
-        from superluigi.cli import main
-
-        return lambda: main(words[1:])
+        return lambda: _run_superluigi(words[1:], errors if apart else None, tells_code=bool(tells_code))
     if words[0] == "python":
         return lambda: _run_script(words[1:])
     return lambda: subprocess.run(["bash", "-c", text], check=False).returncode
+
+
+def _run_superluigi(words: list[str], errors: str | None, *, tells_code: bool) -> int:
+    from superluigi.cli import main
+
+    if errors is not None:
+        os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    code = main(words)
+    if tells_code:
+        print(code)
+    return code
 
 
 def _run_script(words: list[str]) -> None:

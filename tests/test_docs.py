@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import json
 import re
+import runpy
 from typing import TYPE_CHECKING
 
 import pytest
@@ -101,6 +102,12 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", text)
 
     assert [link for link in links if "://" not in link and not leads_somewhere(link, page)] == []
+
+
+def test_the_picture_is_the_one_that_its_source_draws() -> None:
+    drawn = runpy.run_path(str(DOCS / "pictures" / "way_of_the_data.py"))["picture"]()
+
+    assert (DOCS / "pictures" / "way_of_the_data.svg").read_text(encoding="utf-8") == drawn
 
 
 def test_settings_commands_and_records_that_are_shown_can_be_used() -> None:
