@@ -28,6 +28,7 @@ PAGES = {
     "tutorial/superluigi_tutorial.py": "tutorial.md",
 }
 _SOURCES = {page: source for source, page in PAGES.items()}
+_WIDE = ("index.md", "configuration.md")  # their tables need the room of the table of contents
 _FENCED_OR_LINK = re.compile(r"^```.*?^```$|\]\(([^)\s#]+)", flags=re.DOTALL | re.MULTILINE)
 
 
@@ -37,8 +38,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         text = (ROOT / source).read_text(encoding="utf-8")
         if source.endswith(".py"):
             text = _as_markdown(text)
-        elif page == "index.md":
-            text = f"---\nhide: [toc]\n---\n\n{text}"  # its table of peers is wide
         elif source == "LICENSE":
             text = f"# Licence\n\n```text\n{text.rstrip()}\n```\n"
         files.append(File.generated(config, page, content=text))
@@ -48,6 +47,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Let links lead to pages of the site."""
     here = page.file.src_uri
+    if here in _WIDE:
+        page.meta["hide"] = ["toc"]
     folder = posixpath.dirname(_SOURCES.get(here, f"docs/{here}"))
 
     def led(match: re.Match[str]) -> str:

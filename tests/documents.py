@@ -182,7 +182,6 @@ def _settings(folder: Path) -> dict[str, str]:
         "USERPROFILE": str(folder),
         "SUPERLUIGI_LOCAL_DATA_DIR": str(folder / "superluigi-data"),
         "PYTHONPATH": str(ROOT),
-        "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONIOENCODING": "utf-8",
     }
 
