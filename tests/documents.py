@@ -19,6 +19,7 @@ has imported what they import, or most of the time would be spent on imports.
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import gc
 import json
 import multiprocessing.process
@@ -319,12 +320,13 @@ def _run_script(words: list[str]) -> None:
 def _in_child(action: Callable[[], Any], typed: str, folder: Path, printed: IO[bytes]) -> NoReturn:
     import luigi.configuration
 
-    signal.alarm(_TIMEOUT_S)
     (folder / ".typed").write_text(typed, encoding="utf-8")
     sys.stdin = open(folder / ".typed", encoding="utf-8")  # noqa: SIM115
     os.dup2(sys.stdin.fileno(), 0)
     os.dup2(printed.fileno(), 1)
     os.dup2(printed.fileno(), 2)
+    faulthandler.register(signal.SIGALRM, chain=True)  # a step that hangs tells where, and ends
+    signal.alarm(_TIMEOUT_S)
     sys.stdout.reconfigure(line_buffering=True)  # so that both streams are in the order of time
     os.chdir(folder)
     multiprocessing.process.ORIGINAL_DIR = str(folder)  # where spawned processes look for the script
