@@ -54,12 +54,16 @@ def debug(task: luigi.Task | None = None, *, last: bool = False, step: bool = Fa
         message = f"{public_name(chosen)} is made elsewhere: it has no run() to enter. See why its data are missing."
         raise TaskTypeError(message)
     print(f"{public_name(chosen)}: runs again; nothing will be published.")
-    with rehearsed(chosen, needs_all=False), examined(enter):
+    with contextlib.ExitStack() as stack:
         try:
+            stack.enter_context(rehearsed(chosen, needs_all=False))
+            stack.enter_context(examined(enter))
             with _stopping_in(chosen, _debugger()) if step else contextlib.nullcontext():
                 run_alone(chosen)
         except bdb.BdbQuit:  # the user has left the debugger in the midst of the run
             return
+        except TaskTypeError:
+            raise
         except (Exception, SystemExit) as error:  # noqa: BLE001  (whatever the user's code raises)
             enter(error)
         else:

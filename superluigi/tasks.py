@@ -102,6 +102,8 @@ class Task(luigi.Task, metaclass=TaskRegister):
         outputs = [target for _, target in dag.leaves(self.output())]
         if not outputs:
             return bool(super().complete())
+        for target in outputs:
+            dag.check_is_target(target, self)
         guard = self.guard_of(outputs)
         return all(target.exists() for target in outputs) and not (guard is not None and guard.store.is_marked())
 

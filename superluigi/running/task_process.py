@@ -16,6 +16,7 @@ import multiprocessing
 import pickle
 import queue
 import socket
+import sys
 import threading
 import time
 import traceback
@@ -32,7 +33,7 @@ from luigi.worker import ContextManagedTaskProcess
 from superluigi import config as configuration
 from superluigi import dag, provenance, task_log
 from superluigi.errors import public_name
-from superluigi.failures import Circumstances, text_for_log
+from superluigi.failures import INTERRUPTED, Circumstances, text_for_log
 from superluigi.running import bars, screen
 from superluigi.running.progress import Begun, Printed
 from superluigi.running.single_flight import Turn, turn
@@ -283,7 +284,10 @@ class TaskProcess(ContextManagedTaskProcess):
         held = contextlib.nullcontext() if is_forked else configuration.applied(self._settings, None)
         self._sending = threading.Lock()
         with held, provenance.run(self.of_run.run_id), bars.none_within(), screen.forwarded(self._print, self.screen):
-            self.run_in_turn()
+            try:
+                self.run_in_turn()
+            except KeyboardInterrupt:  # Ctrl-C reaches every process of the terminal; the one that was started tells
+                sys.exit(INTERRUPTED)
 
     def run_in_turn(self) -> None:
         """Run the task: what it says is kept, and those who follow the run are told of its transfers."""
