@@ -36,7 +36,6 @@ def run_block(block: str, folder: Path, *, extra: str = "") -> subprocess.Comple
         "USERPROFILE": str(folder),
         "SUPERLUIGI_LOCAL_DATA_DIR": str(folder / "superluigi-data"),
         "PYTHONPATH": str(ROOT),
-        "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONIOENCODING": "utf-8",
     }
     return subprocess.run(

@@ -181,7 +181,7 @@ def test_importing_the_package_writes_and_prints_nothing(tmp_path: Path) -> None
         text=True,
         check=True,
         cwd=tmp_path,
-        env={"PYTHONPATH": str(PACKAGE.parent), "HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={"PYTHONPATH": str(PACKAGE.parent), "HOME": str(tmp_path)},
     )
 
     assert (finished.stdout, finished.stderr) == ("", "")
