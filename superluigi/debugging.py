@@ -79,8 +79,13 @@ def post_mortem(error: BaseException, task: luigi.Task) -> None:
         return
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, error.__traceback__
     trace = failures.from_the_user(error.__traceback__)
-    chosen = os.environ.get("PYTHONBREAKPOINT", "").rpartition(".")[0]
-    if chosen and hasattr(module := importlib.import_module(chosen), "post_mortem"):
+    named = os.environ.get("PYTHONBREAKPOINT", "").rpartition(".")[0]
+    try:
+        module: Any = importlib.import_module(named) if named else None
+    except ImportError as unknown:
+        print(f"PYTHONBREAKPOINT cannot be used: {unknown}. This is Python's own debugger.")
+        module = None
+    if hasattr(module, "post_mortem"):
         module.post_mortem(trace)
         return
     debugger = _debugger()

@@ -91,6 +91,23 @@ def test_what_fails_before_run_is_entered_too(broken: str, typed: Any, capsys: p
     assert "(Pdb) 4712" in capsys.readouterr().out
 
 
+def test_a_debugger_that_is_not_there_gives_way_to_pythons_own(
+    monkeypatch: pytest.MonkeyPatch, typed: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Broken(AtomicTaskWithMetadata):
+        def run(self) -> None:
+            price = 4711
+            raise ValueError(price)
+
+    monkeypatch.setenv("PYTHONBREAKPOINT", "nosuchdebugger.set_trace")
+    typed("p price + 1", "q")
+    debug(Broken())
+
+    out = capsys.readouterr().out
+    assert "PYTHONBREAKPOINT cannot be used: No module named 'nosuchdebugger'" in out
+    assert "(Pdb) 4712" in out
+
+
 def test_step_stands_at_the_beginning_of_run(tmp_path: Path, typed: Any, capsys: pytest.CaptureFixture[str]) -> None:
     run_task(Piece(folder=str(tmp_path), name="numbers"))
 
