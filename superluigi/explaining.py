@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING
 
-from superluigi import dag, identity, provenance, visuals
+from superluigi import dag, identity, markup, provenance, visuals
 from superluigi.errors import TargetNotFoundError, public_name
 from superluigi.forcing import Forcing, plan_forcing
 from superluigi.planning import Plan, Planned, Verdict, is_made_elsewhere, make_plan
@@ -58,8 +57,7 @@ class Explanation:
         return str(self)
 
     def _repr_html_(self) -> str:
-        items = "".join(f"<li>{escape(str(reason))}</li>" for reason in self.reasons)
-        return f"<p>{escape(self._summary())}</p>" + (f"<ul>{items}</ul>" if items else "")
+        return markup.card(markup.titled(self._summary()), markup.lines(f"• {reason}" for reason in self.reasons))
 
     def _summary(self) -> str:
         if self.is_made_elsewhere and not self.reasons:

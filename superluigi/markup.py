@@ -157,7 +157,7 @@ border-radius:6px;overflow-x:auto;max-width:100%;box-sizing:border-box;text-alig
 {own} .role{{font-style:italic;color:var(--sl-faint)}}
 {own} .path,{own} pre,{own} table.rows,{own} [role=list]{{font-family:ui-monospace,Menlo,Consolas,monospace;
 font-size:12px}}
-{own} .path{{overflow-wrap:anywhere}}
+{own} .path{{overflow-wrap:anywhere;white-space:pre-wrap}}
 {own} a{{color:inherit}}
 {own} [role=list]>div{{overflow-wrap:anywhere;box-sizing:content-box;min-width:30em;margin-left:1.5em;
 text-indent:-1.5em}}
