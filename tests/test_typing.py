@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from documents import ROOT, python_blocks
 
 HERE = Path(__file__).parent
-ROOT = HERE.parent
-RIGHT = ["typed_pipeline.py", "typed_constructors.py"]
+RIGHT = {name: (HERE / name).read_text(encoding="utf-8") for name in ("typed_pipeline.py", "typed_constructors.py")}
+RIGHT |= {
+    f"docs_typing_{position}.py": block
+    for position, block in enumerate(python_blocks((ROOT / "docs" / "typing.md").read_text(encoding="utf-8")), 1)
+}
 MISTAKEN = "typed_mistakes.py"
 
 # Errors of the package itself are not a user's: where it is installed, neither checker shows them.
@@ -96,9 +100,10 @@ def pyright(names: list[str], scratch: Path) -> list[Finding]:
 def findings(tmp_path_factory: pytest.TempPathFactory) -> Findings:
     """Let both checkers look at copies in a folder of its own, side by side."""
     scratch = tmp_path_factory.mktemp("typing")
-    names = [*RIGHT, MISTAKEN]
-    for name in names:
-        (scratch / name).write_bytes((HERE / name).read_bytes())
+    sources = {**RIGHT, MISTAKEN: (HERE / MISTAKEN).read_text(encoding="utf-8")}
+    names = list(sources)
+    for name, source in sources.items():
+        (scratch / name).write_text(source, encoding="utf-8")
     with concurrent.futures.ThreadPoolExecutor() as pool:
         by_mypy = pool.submit(mypy, names, MYPY, scratch)
         by_pyright = pool.submit(pyright, names, scratch)
@@ -109,7 +114,7 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> Findings:
 @pytest.mark.parametrize("name", RIGHT)
 def test_a_typed_pipeline_passes_without_ignores(findings: Findings, checker: str, name: str) -> None:
     assert findings.in_file(checker, name) == []
-    assert not re.search(r"#\s*(type|pyright|mypy):", (HERE / name).read_text())
+    assert not re.search(r"#\s*(type|pyright|mypy):", RIGHT[name])
 
 
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
