@@ -288,14 +288,14 @@ def check_is_target(target: object, task: luigi.Task) -> None:
         raise TaskTypeError(message)
 
 
-def check_is_asked_of_task(given: object, function: str) -> None:
-    """See that a function of ours that asks something of a task was given one.
+def check_is_asked_of_task(given: object, function: str) -> luigi.Task:
+    """See that a function of ours that asks something of a task was given one, and give it.
 
     Raises:
         TaskTypeError: it was given something else, such as the class.
     """
     if isinstance(given, luigi.Task):
-        return
+        return given
     if isinstance(given, type) and issubclass(given, luigi.Task):
         message = f"{function}() was given the class {given.__name__}: give a task, {given.__name__}(...)."
     elif isinstance(given, list | tuple | set | frozenset):

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     import types
     from collections.abc import Iterator
 
+    from superluigi.luigi_task import AnyTask
 
-def debug(task: luigi.Task | None = None, *, last: bool = False, step: bool = False) -> None:
+
+def debug(task: AnyTask | None = None, *, last: bool = False, step: bool = False) -> None:
     """Run one task again, and stand in the debugger where it fails; its inputs are at hand as they were in its `run`.
 
     Give a task, or `last=True` for the first of those that failed in the last run: of this process, or, in a new one,

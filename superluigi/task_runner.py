@@ -12,7 +12,7 @@ import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import luigi
 from luigi import execution_summary
@@ -37,6 +37,7 @@ from superluigi.errors import (
 from superluigi.execution import successor_of, unregister_former
 from superluigi.failures import remember
 from superluigi.forcing import TaskClasses, TaskNames, plan_forcing
+from superluigi.luigi_task import AnyTask
 from superluigi.planning import Plan, make_plan
 from superluigi.running import bars
 from superluigi.running.openlineage import telling
@@ -50,16 +51,75 @@ from superluigi.targets.publishing import recover_abandoned
 from superluigi.targets.s3 import S3ObjectTarget, S3PrefixTarget
 
 if TYPE_CHECKING:
+    from typing import TypedDict
+
+    from typing_extensions import Never, Unpack
+
+    from superluigi.luigi_task import Makes
     from superluigi.running.events import ProgressEvent
+    from superluigi.targets.local import LocalFileTarget, LocalFolderTarget
+
+    class Options(TypedDict, total=False):
+        """The arguments of `run_task` by which the type of its result does not change."""
+
+        config: Mapping[str, Mapping[str, Any]] | None
+        config_file: str | Path | None
+        central_scheduler: bool
+        num_workers: int | None
+        executor: Any
+        force: bool
+        force_upstream: bool
+        force_upstream_to_task: TaskNames | None
+        force_upstream_to_task_cls: TaskClasses | None
+        rerun_stale: bool | None
+        single_flight: bool | None
+        raise_exception: bool
+        progress: bool | Callable[[ProgressEvent], object] | None
+        log_level: str
+
+    class AllOptions(Options, total=False):
+        """All arguments but `dry_run`."""
+
+        local_output: bool
+        force_local_download: bool
+
+    Local = LocalFileTarget | LocalFolderTarget
+    OnS3 = S3ObjectTarget | S3PrefixTarget
 
 _PUBLIC = ParameterVisibility.PUBLIC
 _SUCCESS = (LuigiStatusCode.SUCCESS, LuigiStatusCode.SUCCESS_WITH_RETRY)
 
-Runnable = luigi.Task | type[luigi.Task] | Sequence[luigi.Task | type[luigi.Task]]
+Runnable: TypeAlias = AnyTask | type[AnyTask] | Sequence[AnyTask | type[AnyTask]]
+
+
+# What the result is, where `output()` says it by its annotation: for type checkers. The second is for a task of which
+# nothing is known, and without it the next would be chosen for that: `Any` fits each of them.
+@overload
+def run_task(task: Runnable, *, dry_run: Literal[True], **options: Unpack[AllOptions]) -> Plan: ...
+@overload
+def run_task(task: Makes[Never], *, dry_run: bool = ..., **options: Unpack[AllOptions]) -> Any: ...
+@overload
+def run_task(task: Makes[Local], *, dry_run: Literal[False] = ..., **options: Unpack[AllOptions]) -> Path: ...
+@overload
+def run_task(
+    task: Makes[list[Local]], *, dry_run: Literal[False] = ..., **options: Unpack[AllOptions]
+) -> list[Path]: ...
+@overload
+def run_task(
+    task: Makes[dict[str, Local]], *, dry_run: Literal[False] = ..., **options: Unpack[AllOptions]
+) -> dict[str, Path]: ...
+@overload
+def run_task(
+    task: Makes[OnS3], *, local_output: Literal[True], dry_run: Literal[False] = ..., **options: Unpack[Options]
+) -> Path: ...
+@overload
+def run_task(task: Makes[OnS3], *, dry_run: Literal[False] = ..., **options: Unpack[Options]) -> str: ...
+@overload
+def run_task(task: Runnable, *, dry_run: bool = ..., **options: Unpack[AllOptions]) -> Any: ...
 
 
 def run_task(
-    task: Runnable,
+    task: Runnable | Makes[Any],
     *,
     config: Mapping[str, Mapping[str, Any]] | None = None,
     config_file: str | Path | None = None,
