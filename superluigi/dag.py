@@ -272,7 +272,7 @@ def check_is_task(required: object, by: luigi.Task | None = None, how: str = "re
     raise TaskTypeError(message)
 
 
-def check_is_target(target: object, task: luigi.Task) -> None:
+def check_is_target(target: object, task: object) -> None:
     """See that something which `output()` gave is a target, or has at least what Luigi asks of one.
 
     Raises:
