@@ -359,7 +359,7 @@ def _report(run: Run, roots: list[luigi.Task], worker: Worker) -> None:
     states["already_done"] |= run.found_made
     states["run_by_other_worker"] |= {task for task in states["still_pending_not_ext"] if there[task] == DONE}
     visited: set[luigi.Task] = set()
-    for task in dag.walk(states["still_pending_not_ext"], lambda member: worker.requirements.get(member, ())):
+    for task in dag.walk(states["still_pending_not_ext"], lambda member: run.requirements.get(member, ())):
         execution_summary._depth_first_search(states, task, visited)  # noqa: SLF001
     shown = {name: set(map(_Shown, tasks)) for name, tasks in states.items()}
     text = execution_summary._summary_wrap(execution_summary._summary_format(shown, worker))  # noqa: SLF001
