@@ -50,8 +50,8 @@ from superluigi.targets.publishing import recover_abandoned
 from superluigi.targets.s3 import S3ObjectTarget, S3PrefixTarget
 
 if TYPE_CHECKING:
+    from superluigi.running.account import Account
     from superluigi.running.events import ProgressEvent
-    from superluigi.running.report import Account
 
 _PUBLIC = ParameterVisibility.PUBLIC
 _SUCCESS = (LuigiStatusCode.SUCCESS, LuigiStatusCode.SUCCESS_WITH_RETRY)
@@ -104,8 +104,8 @@ def run_task(
     - `progress` shows bars: for the tasks, and for transfers of more than a few megabytes. None takes the setting
       `progress`, or shows them on a terminal and in a notebook. A function is called instead with each event of the
       run, from whichever thread, but one at a time; what it raises is logged, and changes nothing; `docs/progress.md`.
-    - `report` is where a page tells of the run when it is over, also if it failed: what ran when, where and why, and what
-      failed. A path that ends in `.html`; its folder is made; `docs/report.md`.
+    - `report` is where a page tells of the run when it is over, also if it failed: what ran when, where and why, and
+      what failed. A path that ends in `.html`, whose folder is made; `docs/report.md`.
 
     Prints Luigi's execution summary, then where the outputs are.
 

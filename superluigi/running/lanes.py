@@ -11,14 +11,12 @@ import os
 import socket
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from superluigi.running.progress import Place
-
-_Key = TypeVar("_Key", bound="Hashable")
 
 
 @dataclass(slots=True)
@@ -45,7 +43,7 @@ class _Group:
     """What shares its rows."""
 
     name: str
-    is_numbered: bool  # whether even a single row has a number
+    of_several: str  # how one row of several is called, without its number
     stretches: list[Stretch] = field(default_factory=list)
 
 
@@ -56,7 +54,7 @@ def lanes_of(stretches: Iterable[Stretch]) -> list[Lane]:
     for group in _groups(ordered):
         rows = assigned([(stretch.begin_s, stretch.end_s) for stretch in group.stretches])
         count = max(rows) + 1
-        names = [f"{group.name} {row + 1}" if group.is_numbered or count > 1 else group.name for row in range(count)]
+        names = [group.name if count == 1 else f"{group.of_several} {row + 1}" for row in range(count)]
         first = len(lanes)
         lanes += map(Lane, names)
         for stretch, row in zip(group.stretches, rows, strict=True):
@@ -74,17 +72,18 @@ def _groups(ordered: Sequence[Stretch]) -> list[_Group]:
     for stretch in ordered:
         host, process_id, worker = stretch.place.host, stretch.place.process_id, stretch.place.worker
         at = f"{host} " if len(hosts) > 1 else ""
+        key: tuple[str, str, int | None] = host, worker, None if worker else process_id
         if worker:
-            key, name, is_numbered = (host, worker, None), f"{at}{worker}", False
+            names = f"{at}{worker}", f"{at}{worker}, thread"
         elif process_id is None:
-            key, name, is_numbered = (host, "", None), "not known", False
+            names = "not known", "not known"
         elif (host, process_id) == (socket.gethostname(), os.getpid()):
-            key, name, is_numbered = (host, "", process_id), f"{at}this process", False
+            names = f"{at}this process", f"{at}thread"
         elif len(tasks[host, process_id]) > 1:
-            key, name, is_numbered = (host, "", process_id), f"{at}process {process_id}", False
+            names = f"{at}process {process_id}", f"{at}process {process_id}, thread"
         else:  # its own: what is of interest is how many there were at a time
-            key, name, is_numbered = (host, "", 0), f"{at}worker", True
-        groups.setdefault(key, _Group(name, is_numbered)).stretches.append(stretch)
+            key, names = (host, "", 0), (f"{at}worker 1", f"{at}worker")
+        groups.setdefault(key, _Group(*names)).stretches.append(stretch)
     return list(groups.values())
 
 
@@ -106,18 +105,22 @@ def assigned(spans: Sequence[tuple[float, float]]) -> list[int]:
     return rows
 
 
-def longest_chain(ended_s: Mapping[_Key, float], needs: Callable[[_Key], Iterable[_Key]]) -> list[_Key]:
-    """Give the tasks that the end of the run waited for: the last to end, before it the last that it needed, and so on.
+def longest_chain(stretches: Iterable[Stretch], needs: Callable[[Stretch], Iterable[Stretch]]) -> list[Stretch]:
+    """Give what the end of the run waited for: the last to end, before it the last that it needed, and so on.
 
-    `ended_s` has those that ran. In the order in which they ran; empty if none did.
+    `needs` gives what may have had to be over before a stretch began. In their order; empty if nothing ran.
     """
-    chain: list[_Key] = []
-    seen: set[_Key] = set()
-    current = max(ended_s, key=lambda key: ended_s[key], default=None)
+    chain: list[Stretch] = []
+    seen: set[int] = set()
+    current = max(stretches, key=_end, default=None)
     while current is not None:
         chain.append(current)
-        seen.add(current)
-        until = ended_s[current]
-        needed = [key for key in needs(current) if key not in seen and ended_s.get(key, until + 1) <= until]
-        current = max(needed, key=lambda key: ended_s[key], default=None)
+        seen.add(id(current))
+        begin_s = current.begin_s
+        over = [one for one in needs(current) if one.end_s <= begin_s and id(one) not in seen]
+        current = max(over, key=_end, default=None)
     return chain[::-1]
+
+
+def _end(stretch: Stretch) -> float:
+    return stretch.end_s

@@ -341,9 +341,9 @@ class Worker(luigi.worker.Worker):
                 self._run.record_failure(task, error, traceback.format_exc())
                 self._tell_of_failure(task)
                 raise
-            process = self._running_tasks.get(task_id)
-            if is_new and process is not None and process.use_multiprocessing:
-                self._progress.placed(task, replace(self._here, process_id=process.pid))
+            begun = self._running_tasks.get(task_id)
+            if is_new and begun is not None and begun.use_multiprocessing:
+                self._progress.placed(task, replace(self._here, process_id=begun.pid))
             return
         process = self._create_task_process(task)
         assert isinstance(process, PooledTask)

@@ -89,7 +89,7 @@
     const [begin, y] = api.coord([bar[BEGIN] * 1000, bar[ROW]]);
     const right = api.coord([bar[END] * 1000, bar[ROW]])[0];
     const space = parameters.coordSys;
-    const x = Math.max(begin, space.x), till = Math.min(Math.max(right, begin + 1.5), space.x + space.width);
+    const x = Math.max(begin, space.x), till = Math.min(Math.max(right, begin + (look(bar[STATE])[2] === "bad" ? 3 : 1.5)), space.x + space.width);
     if (till <= x || right < space.x || begin > space.x + space.width) return null;
     const height = Math.max(3, Math.min(18, api.size([0, 1])[1] * 0.76));
     if (y + height / 2 < space.y || y - height / 2 > space.y + space.height) return null;
@@ -103,7 +103,7 @@
     const style = { fill, stroke: line, lineWidth: width > 4 ? 1 : 0, opacity: dimmed ? 0.28 : 1 };
     if (width <= 4) style.fill = line;
     if (marked || isChosen) Object.assign(style, { stroke: palette.ink, lineWidth: 2.5 });
-    const made = { type: "rect", shape, style };
+    const made = { type: "rect", shape, style, z2: isBad || marked || isChosen ? 20 : 0 };
     if (width > 34) {
       made.textContent = { type: "text", style: { text: `${look(bar[STATE])[1]} ${labelOf(bar)}`, fill: ink, opacity: style.opacity, fontSize: 11, overflow: "truncate", ellipsis: "…", width: width - 8 } };
       made.textConfig = { position: "insideLeft", distance: 5 };
@@ -139,7 +139,7 @@
       backgroundColor: "transparent",
       textStyle: { fontFamily: "system-ui, -apple-system, Segoe UI, sans-serif" },
       grid: { left, right: hasMoreRows ? 36 : 18, top: 10, bottom: 62 },
-      xAxis: { type: "time", min: 0, max: end * 1000, axisLabel: { ...text, hideOverlap: true, formatter: (value) => seconds(value / 1000) }, axisLine: { lineStyle: { color: palette.line } }, axisTick: { lineStyle: { color: palette.line } }, splitLine: { show: true, lineStyle: { color: palette.line, opacity: 0.6 } } },
+      xAxis: { type: "time", min: 0, max: end * 1000, axisLabel: { ...text, hideOverlap: true, formatter: (value) => seconds(value / 1000).replace(/(\.\d*?)0+ s$/, "$1 s").replace(". s", " s") }, axisLine: { lineStyle: { color: palette.line } }, axisTick: { lineStyle: { color: palette.line } }, splitLine: { show: true, lineStyle: { color: palette.line, opacity: 0.6 } } },
       yAxis: { type: "category", inverse: true, data: DATA.rows.map((_, number) => number), axisLabel: { ...text, interval: 0, formatter: (number) => { const [name, note] = DATA.rows[number]; return note ? `{name|${plain(name)}}  {note|${plain(note)}}` : `{name|${plain(name)}}`; }, rich: { name: { color: palette.ink, fontSize: 11 }, note: { color: palette.faint, fontSize: 11 } }, width: left - 16, overflow: "truncate" }, axisLine: { show: false }, axisTick: { show: false }, splitLine: { show: true, lineStyle: { color: palette.line, opacity: 0.6 } } },
       tooltip: { trigger: "item", confine: true, formatter: tip, backgroundColor: palette.panel, borderColor: palette.line, textStyle: { color: palette.ink, fontSize: 12 }, transitionDuration: 0 },
       dataZoom: zooms,
@@ -246,7 +246,7 @@
       pair(list, "took", seconds(item[TOOK]));
       pair(list, "tries", item[TRIES]);
     }
-    if (item[WHY]) pair(list, "ran because", item[WHY]);
+    if (item[WHY]) pair(list, "reason to run", item[WHY]);
     if (item[MARKED] && DATA.marked) pair(list, "", DATA.marked);
     const bars = (barsOf.get(number) || []).map((one) => DATA.bars[one]).filter((bar) => !bar[LABEL]);
     if (bars.length) {
@@ -306,7 +306,7 @@
 
   const columns = [
     ["task", NAME, "name"], ["state", I_STATE, "state"], ["tries", TRIES, "number"], ["began", I_BEGIN, "number"],
-    ["took", TOOK, "number"], ["why it ran", WHY, "why"], ["where", WHERE, "where"],
+    ["took", TOOK, "number"], ["reason to run", WHY, "why"], ["where", WHERE, "where"],
   ];
   const table = { by: I_BEGIN, isDown: false, shown: SHOWN, states: new Set(), words: "" };
   const texts = DATA.items.map((item) => `${item[NAME]} ${item[WHY]} ${item[WHERE]} ${look(item[I_STATE])[0]}`.toLowerCase());
