@@ -72,6 +72,10 @@ class Telling:
         self._stretches = account.settle(self._began)
         self._lanes = lanes_of(self._stretches)
         self._ran = [told for told in account.tasks.values() if told.tries]
+        self._yielders: dict[luigi.Task, list[luigi.Task]] = defaultdict(list)
+        for reader, yielded in run.yielded.items():
+            for task in yielded:
+                self._yielders[task].append(reader)
         self._chain = longest_chain(self._stretches, self._before)
         self._chained = set(dict.fromkeys(stretch.task_id for stretch in self._chain))
         self._numbers: dict[str, int] = {}  # of items, by task id
@@ -245,9 +249,10 @@ class Telling:
         return provenance.masked(text, provenance.secrets_of(task)) if self._secretive[cls] else text
 
     def _before(self, stretch: Stretch) -> Iterator[Stretch]:
-        """Give when what a task needs ran, and the task itself, that was tried before or has gone on."""
+        """Give when what a task needs ran, and who has yielded it, and the task itself, that has gone on or failed."""
         task = self._tasks.get(stretch.task_id)
         needed = [] if task is None else [*self._run.requirements.get(task, ()), *self._run.yielded.get(task, ())]
+        needed += [] if task is None else self._yielders.get(task, ())
         for task_id in (stretch.task_id, *(str(required.task_id) for required in needed)):
             if (told := self._account.tasks.get(task_id)) is not None:
                 yield from (one.stretch for one in told.tries)
