@@ -73,7 +73,7 @@ class Browser:
         self.driver.find_element("css selector", selector).send_keys(text)
 
     def problems(self) -> list[str]:
-        """Give what was said on the console since it was asked last: errors and warnings, also of what was forbidden."""
+        """Give the errors and warnings on the console since it was asked last, also of what was forbidden."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[str]:

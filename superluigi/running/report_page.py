@@ -201,10 +201,9 @@ class Telling:
             for task_id, task in self._tasks.items():
                 if task_id not in self._account.tasks:
                     self._numbers[task_id] = len(items)
+                    more = [*self._more(task, task_id), ("waited for", self._undone(task))]
                     name, family = public_name(task), task.get_task_family()
-                    items.append(
-                        Item(name, family, _NOT_RUN, 0, None, 0.0, self._why(task), "", more=self._more(task, task_id))
-                    )
+                    items.append(Item(name, family, _NOT_RUN, 0, None, 0.0, self._why(task), "", more=more))
         return items
 
     def _more(self, task: luigi.Task | None, task_id: str) -> list[tuple[str, list[str]]]:
