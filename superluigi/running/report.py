@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from superluigi import garbage
 from superluigi.errors import ConfigError
 from superluigi.pictures.timeline import timeline_page
 from superluigi.running.account import Account
@@ -75,7 +76,8 @@ def reported(path: Path, run: Run, roots: Sequence[luigi.Task]) -> Iterator[Acco
         raise
     finally:
         try:
-            page = timeline_page(Telling(account, run, roots, raised).timeline())
+            with garbage.held_off():
+                page = timeline_page(Telling(account, run, roots, raised).timeline())
             with _staged(path) as staged:
                 staged.write_bytes(page.encode("utf-8", "backslashreplace"))
                 os.replace(staged, path)

@@ -101,7 +101,10 @@
     const isChosen = chosen.item >= 0 && bar[ITEM] === chosen.item;
     const shape = { x, y: y - height / 2, width, height, r: width > 6 ? 3 : 0 };
     const style = { fill, stroke: line, lineWidth: width > 4 ? 1 : 0, opacity: dimmed ? 0.28 : 1 };
-    if (width <= 4) style.fill = line;
+    if (width <= 4) { // without its border: paler, so that many side by side do not outshine the wide ones
+      style.fill = line;
+      if (!isBad) style.opacity *= 0.5;
+    }
     if (marked || isChosen) Object.assign(style, { stroke: palette.ink, lineWidth: 2.5 });
     const made = { type: "rect", shape, style, z2: isBad || marked || isChosen ? 20 : 0 };
     if (width > 34) {
