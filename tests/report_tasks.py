@@ -9,7 +9,7 @@ from executor_tasks import Piece
 from luigi.parameter import ParameterVisibility
 
 SECRET = "hunter2-is-secret"
-HOSTILE = "</script><img src=x onerror=\"document.title='owned'\">&amp;{a|b}\u202e\ud800\x1b[31m"
+HOSTILE = "</script><img src=x onerror=\"document.title='owned'\">&amp;{a|b}\u202e\x1b[31m"
 
 
 class Asked(Piece):

@@ -16,6 +16,8 @@ from progress_tasks import SIZE_BYTES, Sent
 from report_tasks import SECRET, Both, Going, Refused
 
 from superluigi import ConfigError, External, TaskEnded, TaskFailedError, TaskPaused, TransferEnded, run_task
+from superluigi.markup import Tone
+from superluigi.pictures import timeline
 
 DATA = re.compile(r"<script>const DATA = (.*?);</script>")
 
@@ -216,6 +218,21 @@ def test_a_run_that_has_nothing_to_do_says_so(folder: str, page: Path) -> None:
     read = Read(page)
     assert read.data["notes"] == ["Nothing had to run: everything was complete."]
     assert (read.data["bars"], read.facts["found complete"]) == ([], "1 task")
+
+
+def test_what_is_no_text_becomes_escapes() -> None:
+    look = {"done": timeline.Look("✓", Tone.GOOD)}
+    bar, item = (
+        timeline.Bar(0, 0.0, 1.0, "done", "\ud800"),
+        timeline.Item("\ud800", "F", "done", 1, 0.0, 1.0, "</script>", ""),
+    )
+    told = timeline.Timeline("\u202e", "done", [], 1.0, 0.0, look, [timeline.Row("\ud800")], [bar], [item])
+
+    page = timeline.timeline_page(told)
+
+    assert "\u202e" not in page
+    assert page.encode().count(b"ud800") == 3
+    assert page.count("</script>") == 3
 
 
 # Where it is written
