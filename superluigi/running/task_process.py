@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     import luigi
 
-    from superluigi.running.progress import Told
+    from superluigi.running.progress import Place, Told
     from superluigi.running.screen import ScreenId
     from superluigi.running.state import Run
     from superluigi.running.worker import Worker
@@ -77,6 +77,7 @@ class Report:
     turn: Turn = Turn.OURS
     values: Mapping[Key, Reference] = field(default_factory=dict)  # what memory targets were given there
     circumstances: Circumstances | None = None  # of a failure
+    place: Place | None = None  # where it ran, if that was in a process of a pool
 
 
 @dataclass(frozen=True, slots=True)
