@@ -2,7 +2,6 @@
 
 import typing as _typing
 
-from superluigi import parameters as _parameters
 from superluigi.errors import (
     AccessDeniedError,
     BucketNotFoundError,
@@ -58,6 +57,7 @@ if _typing.TYPE_CHECKING:
         Tally,
         TaskEnded,
         TaskEvent,
+        TaskLeft,
         TaskPaused,
         TasksAdded,
         TaskStarted,
@@ -114,6 +114,7 @@ __all__ = [
     "TaskEvent",
     "TaskFailedError",
     "TaskFailure",
+    "TaskLeft",
     "TaskPaused",
     "TaskStarted",
     "TaskStatus",
@@ -143,7 +144,45 @@ __all__ = [
     "why",
     "within",
 ]
-__all__ += _parameters.__all__
+# Those of `parameters`, name by name, because mypy reads no other list.
+__all__ += [
+    "BoolParameter",
+    "ChoiceListParameter",
+    "ChoiceParameter",
+    "DateHourParameter",
+    "DateIntervalParameter",
+    "DateMinuteParameter",
+    "DateParameter",
+    "DateSecondParameter",
+    "DictParameter",
+    "EnumListParameter",
+    "EnumParameter",
+    "FloatParameter",
+    "IntParameter",
+    "ListParameter",
+    "MonthParameter",
+    "NumericalParameter",
+    "OptionalBoolParameter",
+    "OptionalChoiceParameter",
+    "OptionalDictParameter",
+    "OptionalFloatParameter",
+    "OptionalIntParameter",
+    "OptionalListParameter",
+    "OptionalNumericalParameter",
+    "OptionalParameter",
+    "OptionalParameterMixin",
+    "OptionalPathParameter",
+    "OptionalStrParameter",
+    "OptionalTupleParameter",
+    "Parameter",
+    "ParameterVisibility",
+    "PathParameter",
+    "StrParameter",
+    "TaskParameter",
+    "TimeDeltaParameter",
+    "TupleParameter",
+    "YearParameter",
+]
 
 
 # Loaded when first asked for: with Luigi's worker they are a third of what an import would cost.
@@ -166,6 +205,7 @@ _LATER = {
             "Tally",
             "TaskEnded",
             "TaskEvent",
+            "TaskLeft",
             "TaskPaused",
             "TaskStarted",
             "TaskStatus",
@@ -181,15 +221,17 @@ _LATER = {
 }
 
 
-def __getattr__(name: str) -> object:
-    """Load a function, or a class of events, when it is first asked for."""
-    if name not in _LATER:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    import importlib
+if not _typing.TYPE_CHECKING:  # by it, type checkers would take each misspelt name for one that is there
 
-    function = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
-    return function
+    def __getattr__(name: str) -> object:
+        """Load a function, or a class of events, when it is first asked for."""
+        if name not in _LATER:
+            message = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(message)
+        import importlib
+
+        function = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
+        return function
 
 
 def __dir__() -> list[str]:

@@ -179,7 +179,7 @@ def applied(
 
     Raises:
         ConfigError: the file is not there or cannot be read, or a section is not a mapping of simple values, or there
-            is no such setting of Super Luigi's own.
+            is no such setting of Super Luigi's own, or it does not take the value.
     """
     values = _from_file(Path(config_file)) if config_file is not None else {}
     given = _checked(config or {})
@@ -189,6 +189,9 @@ def applied(
     outer = of_this_call()
     held = {section: {**outer.get(section, {}), **values.get(section, {})} for section in (*outer, *values)}
     with _held(held), _in_luigi(held), _lent() if runs_in_pool else contextlib.nullcontext():
+        for key, read in readers().items():
+            if key in values.get(SECTION, {}):
+                read()  # says now, and not when a task needs it, what cannot be used
         yield
 
 

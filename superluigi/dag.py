@@ -8,6 +8,7 @@ a task class is defined or changed, or `forget` is called; `identity` remembers 
 from __future__ import annotations
 
 import contextlib
+import os
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
@@ -160,6 +161,8 @@ class Outputs:
         self.task = task  # held: its id would be free again
         self.nested = nested
         self.targets = [target for _, target in leaves(nested)]
+        for target in self.targets:
+            check_is_target(target, task)
         self.own: Any = None
 
 
@@ -253,30 +256,46 @@ def deps(task: luigi.Task) -> list[luigi.Task]:
     return [upstream for _, upstream in leaves(requires(task))]
 
 
-def check_is_task(required: object, by: luigi.Task | None = None) -> None:
-    """See that something which `requires()` gave is a task.
+def check_is_task(required: object, by: luigi.Task | None = None, how: str = "requires() gives") -> None:
+    """See that something which `requires()` gave, or `run()` yields, is a task.
 
     Raises:
         TaskTypeError: it is not.
     """
     if isinstance(required, luigi.Task):
         return
-    of = "" if by is None else f"{by}: "
+    of = how if by is None else f"{by}: {how}"
     if isinstance(required, luigi.Target):
-        message = f"{of}requires() gives the target {required!r}. Wrap it: External(path), or a task that makes it."
+        message = f"{of} the target {required!r}. Wrap it: External(path), or a task that makes it."
         raise TaskTypeError(message)
-    message = f"{of}requires() gives {required!r}, a {type(required).__name__}. Give tasks, alone or nested."
+    message = f"{of} {required!r}, a {type(required).__name__}. Give tasks, alone or nested."
     raise TaskTypeError(message)
 
 
-def check_is_asked_of_task(given: object, function: str) -> None:
-    """See that a function of ours that asks something of a task was given one.
+def check_is_target(target: object, task: object) -> None:
+    """See that something which `output()` gave is a target, or has at least what Luigi asks of one.
+
+    Raises:
+        TaskTypeError: it is not.
+    """
+    if isinstance(target, luigi.Target):
+        return
+    if isinstance(target, str | os.PathLike) or not hasattr(target, "exists"):
+        message = (
+            f"{type(task).__name__}.output() gives {target!r}, a {type(target).__name__}. Give targets, alone or "
+            "nested, such as LocalFileTarget(path)."
+        )
+        raise TaskTypeError(message)
+
+
+def check_is_asked_of_task(given: object, function: str) -> luigi.Task:
+    """See that a function of ours that asks something of a task was given one, and give it.
 
     Raises:
         TaskTypeError: it was given something else, such as the class.
     """
     if isinstance(given, luigi.Task):
-        return
+        return given
     if isinstance(given, type) and issubclass(given, luigi.Task):
         message = f"{function}() was given the class {given.__name__}: give a task, {given.__name__}(...)."
     elif isinstance(given, list | tuple | set | frozenset):

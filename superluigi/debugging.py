@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     import types
     from collections.abc import Iterator
 
+    from superluigi.luigi_task import AnyTask
 
-def debug(task: luigi.Task | None = None, *, last: bool = False, step: bool = False) -> None:
+
+def debug(task: AnyTask | None = None, *, last: bool = False, step: bool = False) -> None:
     """Run one task again, and stand in the debugger where it fails; its inputs are at hand as they were in its `run`.
 
     Give a task, or `last=True` for the first of those that failed in the last run: of this process, or, in a new one,
@@ -54,12 +56,16 @@ def debug(task: luigi.Task | None = None, *, last: bool = False, step: bool = Fa
         message = f"{public_name(chosen)} is made elsewhere: it has no run() to enter. See why its data are missing."
         raise TaskTypeError(message)
     print(f"{public_name(chosen)}: runs again; nothing will be published.")
-    with rehearsed(chosen, needs_all=False), examined(enter):
+    with contextlib.ExitStack() as stack:
         try:
+            stack.enter_context(rehearsed(chosen, needs_all=False))
+            stack.enter_context(examined(enter))
             with _stopping_in(chosen, _debugger()) if step else contextlib.nullcontext():
                 run_alone(chosen)
         except bdb.BdbQuit:  # the user has left the debugger in the midst of the run
             return
+        except TaskTypeError:
+            raise
         except (Exception, SystemExit) as error:  # noqa: BLE001  (whatever the user's code raises)
             enter(error)
         else:
@@ -75,8 +81,13 @@ def post_mortem(error: BaseException, task: luigi.Task) -> None:
         return
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, error.__traceback__
     trace = failures.from_the_user(error.__traceback__)
-    chosen = os.environ.get("PYTHONBREAKPOINT", "").rpartition(".")[0]
-    if chosen and hasattr(module := importlib.import_module(chosen), "post_mortem"):
+    named = os.environ.get("PYTHONBREAKPOINT", "").rpartition(".")[0]
+    try:
+        module: Any = importlib.import_module(named) if named else None
+    except ImportError as unknown:
+        print(f"PYTHONBREAKPOINT cannot be used: {unknown}. This is Python's own debugger.")
+        module = None
+    if hasattr(module, "post_mortem"):
         module.post_mortem(trace)
         return
     debugger = _debugger()

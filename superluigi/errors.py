@@ -120,6 +120,17 @@ class RunSignatureError(SuperLuigiError, TypeError):
             )
         super().__init__(" ".join(told))
 
+    @classmethod
+    def without_output(cls, task_cls: str) -> RunSignatureError:
+        """Give the error of a class that has no `output()`, so that there is no path to hand over."""
+        message = (
+            f"{task_cls}.run declares 'output_path', but {task_cls} has no output() that says where. Write "
+            "output(self), which returns a target such as LocalFileTarget(path), or leave the argument out."
+        )
+        error = cls(task_cls, (), ())
+        error.args = (message,)
+        return error
+
 
 class MissingParameterError(SuperLuigiError, MissingParameterException, ValueError):
     """A task class was given without all of its parameters being set in the configuration."""

@@ -370,8 +370,18 @@ class _Execution:
                         return
                     if isinstance(required, Iterator):
                         required = list(required)  # Luigi looks through it several times
+                    self._check_yielded(required, result)
                     yielded = yield required
                     answer = self._received(required, yielded)
+
+    def _check_yielded(self, required: Any, generator: Generator[Any, Any, None]) -> None:
+        """See that tasks were yielded; if not, the error is raised where the user's code yields."""
+        try:
+            for _, member in dag.leaves(getattr(required, "requirements", required)):
+                dag.check_is_task(member, self.task, "run() yields")
+        except TaskTypeError as error:
+            self._inside(generator.throw, error)
+            raise
 
     def _inside(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with self.draft.open():
@@ -438,7 +448,7 @@ class _Execution:
         def opened(target: Any) -> Any:
             if isinstance(target, PathlessTarget):
                 return target.within(self.draft)
-            _check_is_target(target, self.task)
+            dag.check_is_target(target, self.task)
             own = own_target(target)
             return target if own is None else StagedOutput(own, self._stack.enter_context(own.store.staging()))
 
@@ -448,8 +458,15 @@ class _Execution:
         """Say of a task that could not leave what it promises why that is so."""
         staged = [str(output.target) for output in outputs if isinstance(output, StagedOutput)]
         if staged and "output_path" not in self.declared:
+            name = type(self.task).__name__
+            if inspect.unwrap(self.function) is luigi.Task.run:
+                message = (
+                    f"{name} has no run(), so nothing writes {', '.join(staged)}. Write run(self, output_path), or "
+                    "derive from ExternalTask if the data are made elsewhere."
+                )
+                raise MissingOutputError(message)
             message = (
-                f"{type(self.task).__name__}.run does not declare output_path, so it cannot write {', '.join(staged)}. "
+                f"{name}.run does not declare output_path, so it cannot write {', '.join(staged)}. "
                 "Add the argument, or derive from TaskWithMetadata and write to the targets themselves."
             )
             raise MissingOutputError(message)
@@ -549,20 +566,6 @@ def own_target(target: Any) -> Target | None:
     return None
 
 
-def _check_is_target(target: Any, task: luigi.Task) -> None:
-    """See that something which `output()` gave is a target, or has at least what Luigi asks of one.
-
-    Raises:
-        TaskTypeError: it is not.
-    """
-    if isinstance(target, str | os.PathLike) or not hasattr(target, "exists"):
-        message = (
-            f"{type(task).__name__}.output() gives {target!r}, a {type(target).__name__}. Give targets, alone or "
-            "nested, such as LocalFileTarget(path)."
-        )
-        raise TaskTypeError(message)
-
-
 def _is_luigi_s3(target: Any) -> bool:
     """Say whether it is one object of Luigi's S3 targets; those that name a folder are handed over themselves."""
     module = sys.modules.get("luigi.contrib.s3")  # who has such a target has imported it, and boto3 with it
@@ -610,7 +613,10 @@ def _declared(function: Callable[..., Any], task_cls: Any) -> tuple[str, ...]:
     named = [parameter for parameter in parameters if parameter.kind is not parameter.VAR_POSITIONAL]
     if positional := [item.name for item in named if item.kind is item.POSITIONAL_ONLY]:
         raise RunSignatureError(task_cls.__name__, positional, offered)  # arguments are handed over by name
-    unknown = [item.name for item in named if item.name not in offered and item.default is item.empty]
+    needed = [item.name for item in named if item.default is item.empty]
+    if "output_path" in needed and "output_path" in offered and task_cls.output is luigi.Task.output:
+        raise RunSignatureError.without_output(task_cls.__name__)
+    unknown = [name for name in needed if name not in offered]
     if unknown:
         raise RunSignatureError(task_cls.__name__, unknown, offered)
     return tuple(item.name for item in named if item.name in offered)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from superluigi.luigi_task import AnyTask
     from superluigi.targets.metadata import Metadata
 
 _MAX_BYTES = 4 << 20  # of a class's history, of which the older half goes when there are more
@@ -239,7 +240,7 @@ def _joined(params: Mapping[str, str]) -> str:
     return ", ".join(f"{name}={value}" for name, value in params.items())
 
 
-def history(task_cls: type[luigi.Task], name: str) -> History:
+def history(task_cls: type[AnyTask], name: str) -> History:
     """Give the values that former runs of a class put into `metadata[name]`, oldest first.
 
     Those of this machine, of outputs that were published, also if the output was replaced or removed since; up to 4 MiB
@@ -249,10 +250,10 @@ def history(task_cls: type[luigi.Task], name: str) -> History:
     Raises:
         TaskTypeError: something else than a class of tasks and the name of a value is given.
     """
-    _check_asked(task_cls, name)
+    asked = _check_asked(task_cls, name)
     rows = []
     nothing = (FileNotFoundError, NotADirectoryError)
-    with contextlib.suppress(*nothing), open(_file_of(task_cls), encoding="utf-8", errors="replace") as lines:
+    with contextlib.suppress(*nothing), open(_file_of(asked), encoding="utf-8", errors="replace") as lines:
         for line in lines:
             with contextlib.suppress(ValueError, KeyError, TypeError):  # torn by a kill
                 entry = json.loads(line)
@@ -261,7 +262,7 @@ def history(task_cls: type[luigi.Task], name: str) -> History:
     return History(name, tuple(rows))
 
 
-def _check_asked(task_cls: object, name: object) -> None:
+def _check_asked(task_cls: object, name: object) -> type[luigi.Task]:
     if not (isinstance(task_cls, type) and issubclass(task_cls, luigi.Task)):
         told = f"the task {task_cls}" if isinstance(task_cls, luigi.Task) else f"{task_cls!r}"
         way_out = f"its class, {type(task_cls).__name__}" if isinstance(task_cls, luigi.Task) else "a class of tasks"
@@ -270,6 +271,7 @@ def _check_asked(task_cls: object, name: object) -> None:
     if not isinstance(name, str):
         message = f"history() was given the name {name!r}, a {type(name).__name__}: give the key in metadata as text."
         raise TaskTypeError(message)
+    return task_cls
 
 
 def remember(task: luigi.Task, record: Metadata, names: Iterable[str], path: str) -> None:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING
 
-from superluigi import dag, identity, provenance, visuals
+from superluigi import dag, identity, markup, provenance, visuals
 from superluigi.errors import TargetNotFoundError, public_name
 from superluigi.forcing import Forcing, plan_forcing
 from superluigi.planning import Plan, Planned, Verdict, is_made_elsewhere, make_plan
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     import luigi
 
     from superluigi.forcing import TaskClasses, TaskNames
+    from superluigi.luigi_task import AnyTask
     from superluigi.targets.metadata import Metadata
 
 _LOOKS = {
@@ -58,8 +58,7 @@ class Explanation:
         return str(self)
 
     def _repr_html_(self) -> str:
-        items = "".join(f"<li>{escape(str(reason))}</li>" for reason in self.reasons)
-        return f"<p>{escape(self._summary())}</p>" + (f"<ul>{items}</ul>" if items else "")
+        return markup.card(markup.titled(self._summary()), markup.lines(f"• {reason}" for reason in self.reasons))
 
     def _summary(self) -> str:
         if self.is_made_elsewhere and not self.reasons:
@@ -78,7 +77,7 @@ class Explanation:
         return f"{self.task} will run, because"
 
 
-def why(task: luigi.Task) -> Explanation:
+def why(task: AnyTask) -> Explanation:
     """Say why a task will run or will not, field by field, the old value and the new.
 
     Looks at all that is upstream, and touches nothing. Costs what planning a run with `rerun_stale` costs.
@@ -86,12 +85,12 @@ def why(task: luigi.Task) -> Explanation:
     Raises:
         TaskTypeError: something else than a task is given, such as its class.
     """
-    dag.check_is_asked_of_task(task, "why")
+    task = dag.check_is_asked_of_task(task, "why")
     planned = _planned([task], Forcing())[task]
     return Explanation(public_name(task), planned.verdict, planned.reasons, is_made_elsewhere(task))
 
 
-def accept(task: luigi.Task) -> None:
+def accept(task: AnyTask) -> None:
     """Take today's code and `__version__` as those that made the existing outputs of a task, as after a cosmetic edit.
 
     Its records say so from then on, in the field `accepted`, with the time. Other reasons to run the task stay. The
@@ -102,7 +101,7 @@ def accept(task: luigi.Task) -> None:
         TargetNotFoundError: an output is not there, or has no record of its own.
         TaskTypeError: something else than a task is given, such as its class.
     """
-    dag.check_is_asked_of_task(task, "accept")
+    task = dag.check_is_asked_of_task(task, "accept")
     outputs = own_outputs(task) if has_record(task) else []
     if not outputs:
         message = f"{public_name(task)} leaves no records, so there is nothing in which today's code could be accepted."
@@ -170,7 +169,7 @@ class Tree:
 
 
 def tree(
-    task: luigi.Task,
+    task: AnyTask,
     *,
     force: bool = False,
     force_upstream: bool = False,
@@ -184,7 +183,7 @@ def tree(
     Raises:
         TaskTypeError: something else than a task is given, such as its class.
     """
-    dag.check_is_asked_of_task(task, "tree")
+    task = dag.check_is_asked_of_task(task, "tree")
     forcing = plan_forcing(
         [task],
         force=force,

@@ -42,6 +42,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _MAX_LINE = 1000
 _MAX_LINES = 200
 _MAX_INNER = 5
+INTERRUPTED = 128 + signal.SIGINT  # the exit code of a task's process, as shells have it
 _HEADER = "Traceback (most recent call last):"
 _MAX_REMEMBERED = 20
 
@@ -102,6 +103,8 @@ def _clean(text: str) -> str:
 
 def _of_death(code: int) -> str:
     """Say how a process ended without a word; by a negative code `multiprocessing` tells of a signal."""
+    if code == INTERRUPTED:
+        return "it was interrupted, as by Ctrl-C"
     if code >= 0:
         return f"its process ended with the exit code {code}, without an exception"
     try:

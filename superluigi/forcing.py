@@ -9,19 +9,20 @@ from __future__ import annotations
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import luigi
 
 from superluigi import dag, identity
 from superluigi.errors import ConfigError, TaskFailedError, TaskTypeError, UnknownTaskError
 from superluigi.failures import failure_of, remember
+from superluigi.luigi_task import AnyTask
 
 if TYPE_CHECKING:
     from superluigi.errors import TaskFailure
 
-TaskNames = luigi.Task | Sequence[luigi.Task]
-TaskClasses = type[luigi.Task] | str | Sequence[type[luigi.Task] | str]
+TaskNames: TypeAlias = AnyTask | Sequence[AnyTask]
+TaskClasses: TypeAlias = type[AnyTask] | str | Sequence[type[AnyTask] | str]
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,14 @@ def clean(label: str, *, max_characters: int = _MAX_CHARACTERS) -> str:
     return _UNSEEN.sub(_as_escape, _writable(label))
 
 
+def clean_lines(text: str) -> str:
+    """Give text of several lines, with what cannot be seen as escapes; of a very long one beginning and end."""
+    if len(text) > _MAX_FOLDED:
+        half = _MAX_FOLDED // 2
+        text = f"{text[:half]}\n…\n{text[-half:]}"
+    return _UNSEEN_IN_LINES.sub(_as_escape, _writable(text))
+
+
 def _writable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
@@ -107,11 +115,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
 
 def folded(title: str, text: str) -> Markup:
     """Give text of several lines that is unfolded by its title; of a very long one beginning and end."""
-    if len(text) > _MAX_FOLDED:
-        half = _MAX_FOLDED // 2
-        text = f"{text[:half]}\n…\n{text[-half:]}"
-    shown = html.escape(_UNSEEN_IN_LINES.sub(_as_escape, _writable(text)))
-    return Markup(f"<details><summary>{said(title)}</summary><pre>{shown}</pre></details>")
+    return Markup(f"<details><summary>{said(title)}</summary><pre>{html.escape(clean_lines(text))}</pre></details>")
 
 
 def card(*parts: str) -> str:
@@ -157,7 +161,7 @@ border-radius:6px;overflow-x:auto;max-width:100%;box-sizing:border-box;text-alig
 {own} .role{{font-style:italic;color:var(--sl-faint)}}
 {own} .path,{own} pre,{own} table.rows,{own} [role=list]{{font-family:ui-monospace,Menlo,Consolas,monospace;
 font-size:12px}}
-{own} .path{{overflow-wrap:anywhere}}
+{own} .path{{overflow-wrap:anywhere;white-space:pre-wrap}}
 {own} a{{color:inherit}}
 {own} [role=list]>div{{overflow-wrap:anywhere;box-sizing:content-box;min-width:30em;margin-left:1.5em;
 text-indent:-1.5em}}

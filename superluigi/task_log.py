@@ -72,7 +72,8 @@ class TaskLog:
             with self._lock:
                 if not self._is_begun:
                     self._context.run(_make_room, self.path.parent)
-                    data = f"# {self._title()}, process {os.getpid()} on {socket.gethostname()}\n".encode() + data
+                    title = f"# {self._title()}, process {os.getpid()} on {socket.gethostname()}\n"
+                    data = title.encode("utf-8", "backslashreplace") + data
                     self._size = self.path.stat().st_size if self.path.exists() else 0  # it was tried before
                     self._is_begun = True
                 self._append(data)

@@ -12,7 +12,7 @@ import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import luigi
 from luigi import execution_summary
@@ -37,6 +37,7 @@ from superluigi.errors import (
 from superluigi.execution import successor_of, unregister_former
 from superluigi.failures import remember
 from superluigi.forcing import TaskClasses, TaskNames, plan_forcing
+from superluigi.luigi_task import AnyTask
 from superluigi.planning import Plan, make_plan
 from superluigi.running import bars
 from superluigi.running.openlineage import telling
@@ -50,16 +51,77 @@ from superluigi.targets.publishing import recover_abandoned
 from superluigi.targets.s3 import S3ObjectTarget, S3PrefixTarget
 
 if TYPE_CHECKING:
+    from typing import TypedDict
+
+    from typing_extensions import Never, Unpack
+
+    from superluigi.luigi_task import Makes
+    from superluigi.running.account import Account
     from superluigi.running.events import ProgressEvent
+    from superluigi.targets.local import LocalFileTarget, LocalFolderTarget
+
+    class Options(TypedDict, total=False):
+        """The arguments of `run_task` by which the type of its result does not change."""
+
+        config: Mapping[str, Mapping[str, Any]] | None
+        config_file: str | Path | None
+        central_scheduler: bool
+        num_workers: int | None
+        executor: Any
+        force: bool
+        force_upstream: bool
+        force_upstream_to_task: TaskNames | None
+        force_upstream_to_task_cls: TaskClasses | None
+        rerun_stale: bool | None
+        single_flight: bool | None
+        raise_exception: bool
+        progress: bool | Callable[[ProgressEvent], object] | None
+        report: str | Path | None
+        log_level: str
+
+    class AllOptions(Options, total=False):
+        """All arguments but `dry_run`."""
+
+        local_output: bool
+        force_local_download: bool
+
+    Local = LocalFileTarget | LocalFolderTarget
+    OnS3 = S3ObjectTarget | S3PrefixTarget
 
 _PUBLIC = ParameterVisibility.PUBLIC
 _SUCCESS = (LuigiStatusCode.SUCCESS, LuigiStatusCode.SUCCESS_WITH_RETRY)
 
-Runnable = luigi.Task | type[luigi.Task] | Sequence[luigi.Task | type[luigi.Task]]
+Runnable: TypeAlias = AnyTask | type[AnyTask] | Sequence[AnyTask | type[AnyTask]]
+
+
+# What the result is, where `output()` says it by its annotation: for type checkers. The second is for a task of which
+# nothing is known, and without it the next would be chosen for that: `Any` fits each of them.
+@overload
+def run_task(task: Runnable, *, dry_run: Literal[True], **options: Unpack[AllOptions]) -> Plan: ...
+@overload
+def run_task(task: Makes[Never], *, dry_run: bool = ..., **options: Unpack[AllOptions]) -> Any: ...
+@overload
+def run_task(task: Makes[Local], *, dry_run: Literal[False] = ..., **options: Unpack[AllOptions]) -> Path: ...
+@overload
+def run_task(
+    task: Makes[list[Local]], *, dry_run: Literal[False] = ..., **options: Unpack[AllOptions]
+) -> list[Path]: ...
+@overload
+def run_task(
+    task: Makes[dict[str, Local]], *, dry_run: Literal[False] = ..., **options: Unpack[AllOptions]
+) -> dict[str, Path]: ...
+@overload
+def run_task(
+    task: Makes[OnS3], *, local_output: Literal[True], dry_run: Literal[False] = ..., **options: Unpack[Options]
+) -> Path: ...
+@overload
+def run_task(task: Makes[OnS3], *, dry_run: Literal[False] = ..., **options: Unpack[Options]) -> str: ...
+@overload
+def run_task(task: Runnable, *, dry_run: bool = ..., **options: Unpack[AllOptions]) -> Any: ...
 
 
 def run_task(
-    task: Runnable,
+    task: Runnable | Makes[Any],
     *,
     config: Mapping[str, Mapping[str, Any]] | None = None,
     config_file: str | Path | None = None,
@@ -77,6 +139,7 @@ def run_task(
     single_flight: bool | None = None,
     raise_exception: bool = False,
     progress: bool | Callable[[ProgressEvent], object] | None = None,
+    report: str | Path | None = None,
     log_level: str = "WARNING",
 ) -> Any:
     """Run a task and whatever it needs that is not there yet; give the paths of its output.
@@ -102,6 +165,8 @@ def run_task(
     - `progress` shows bars: for the tasks, and for transfers of more than a few megabytes. None takes the setting
       `progress`, or shows them on a terminal and in a notebook. A function is called instead with each event of the
       run, from whichever thread, but one at a time; what it raises is logged, and changes nothing; `docs/progress.md`.
+    - `report` is where a page tells of the run when it is over, also if it failed: what ran when, where and why, and
+      what failed. A path that ends in `.html`, whose folder is made; `docs/report.md`.
 
     Prints Luigi's execution summary, then where the outputs are.
 
@@ -117,6 +182,7 @@ def run_task(
         progress=progress,
         log_level=log_level,
     )
+    page = _page(report, dry_run=dry_run)
     with configuration.applied(config, config_file, runs_in_pool=executor is not None), _logging(log_level):
         roots = _roots(task)
         unregister_former()
@@ -145,7 +211,8 @@ def run_task(
                 run = Run(forcing, plan=going_by, raise_exception=raise_exception, single_flight=is_alone)
                 run.begin()
                 recover_abandoned()
-                with _followed(run, configuration.progress() if progress is None else progress) as followed:
+                wanted = configuration.progress() if progress is None else progress
+                with _reported(page, run, roots) as account, _followed(run, wanted, account) as followed:
                     try:
                         with provenance.run(run.run_id), memory.holding(run.memory), workplace.keeping_folders():
                             with telling(run.run_id, roots) as run.events:
@@ -228,6 +295,20 @@ def _check_arguments(
         raise ConfigError(message)
 
 
+def _page(report: str | Path | None, *, dry_run: bool) -> Path | None:
+    """Give where the report is to be, None if there is to be none."""
+    if report is None:
+        return None
+    if dry_run:
+        message = (
+            "report tells of a run, but dry_run=True runs nothing. Leave out one of them; the Plan is a page in itself."
+        )
+        raise ConfigError(message)
+    from superluigi.running.report import path_of
+
+    return path_of(report)
+
+
 def _roots(given: Any) -> list[luigi.Task]:
     members = list(given) if isinstance(given, list | tuple) else [given]
     if not members:
@@ -278,17 +359,32 @@ def _logging(level: str) -> Iterator[None]:
         logger.setLevel(before)
 
 
+def _reported(
+    page: Path | None, run: Run, roots: list[luigi.Task]
+) -> contextlib.AbstractContextManager[Account | None]:
+    """Give what keeps the events for the report, if there is to be one; the page is there when the block ends."""
+    if page is None:
+        return contextlib.nullcontext()
+    from superluigi.running.report import reported
+
+    return reported(page, run, roots)
+
+
 @contextlib.contextmanager
-def _followed(run: Run, wanted: bool | Receiver | None) -> Iterator[Progress]:  # noqa: FBT001  (the user's own argument)
-    """Give what counts how far the run is, and tells the user: by bars, or by calling a function."""
+def _followed(run: Run, wanted: bool | Receiver | None, account: Account | None) -> Iterator[Progress]:  # noqa: FBT001  (the user's own argument)
+    """Give what counts how far the run is, and tells the user: by bars, or by calling a function; and the report."""
+    receivers: list[Receiver] = [] if account is None else [account]
+    print_lines = None
     with contextlib.ExitStack() as stack:
         if callable(wanted):
-            progress = Progress(run.run_id, [Patient(wanted)])
+            receivers.append(Patient(wanted))
         elif bars.are_wanted(wanted):
             shown = stack.enter_context(bars.shown())
-            progress = Progress(run.run_id, [shown], shown.print)
-        else:
-            progress = Progress(run.run_id)
+            receivers.append(shown)
+            print_lines = shown.print
+        progress = Progress(run.run_id, receivers, print_lines)
+        if account is not None:
+            account.progress = progress
         if progress.is_followed:
             stack.enter_context(observation.observed(transfers_of(run.run_id, "", progress.take)))
         stack.enter_context(bars.decided())
@@ -359,7 +455,7 @@ def _report(run: Run, roots: list[luigi.Task], worker: Worker) -> None:
     states["already_done"] |= run.found_made
     states["run_by_other_worker"] |= {task for task in states["still_pending_not_ext"] if there[task] == DONE}
     visited: set[luigi.Task] = set()
-    for task in dag.walk(states["still_pending_not_ext"], lambda member: worker.requirements.get(member, ())):
+    for task in dag.walk(states["still_pending_not_ext"], lambda member: run.requirements.get(member, ())):
         execution_summary._depth_first_search(states, task, visited)  # noqa: SLF001
     shown = {name: set(map(_Shown, tasks)) for name, tasks in states.items()}
     text = execution_summary._summary_wrap(execution_summary._summary_format(shown, worker))  # noqa: SLF001

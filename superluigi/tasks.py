@@ -15,12 +15,13 @@ from luigi.worker import TaskProcess
 from superluigi import dag, identity
 from superluigi.errors import InvalidNameError, public_name
 from superluigi.execution import TaskRegister, own_target
+from superluigi.luigi_task import LuigiTask
 from superluigi.targets import LocalFileTarget, LocalFolderTarget, S3ObjectTarget, S3PrefixTarget, Target
 
 _LENT_BY_THE_WORKER = frozenset(TaskProcess.forward_reporter_attributes.values())
 
 
-class Task(luigi.Task, metaclass=TaskRegister):
+class Task(LuigiTask, metaclass=TaskRegister):
     """Luigi's task, with an id over the task and all that it requires.
 
     `run(self)` makes the outputs in whatever way; a run that does not leave one of them fails.
@@ -42,7 +43,8 @@ class Task(luigi.Task, metaclass=TaskRegister):
         Raises:
             CycleError: tasks require each other in a circle.
         """
-        return identity.task_id(self) if self._is_constructed else self.luigi_task_id
+        own: Any = self
+        return identity.task_id(own) if self._is_constructed else self.luigi_task_id
 
     @task_id.setter
     def task_id(self, value: str) -> None:
@@ -90,7 +92,8 @@ class Task(luigi.Task, metaclass=TaskRegister):
         """
         from superluigi.cards import card_of
 
-        return card_of(self)
+        own: Any = self
+        return card_of(own)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave behind the id, which only this process remembers, and Luigi's scheduler, which a running task holds."""
@@ -102,6 +105,8 @@ class Task(luigi.Task, metaclass=TaskRegister):
         outputs = [target for _, target in dag.leaves(self.output())]
         if not outputs:
             return bool(super().complete())
+        for target in outputs:
+            dag.check_is_target(target, self)
         guard = self.guard_of(outputs)
         return all(target.exists() for target in outputs) and not (guard is not None and guard.store.is_marked())
 

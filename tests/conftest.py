@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 hypothesis.settings.register_profile("superluigi", deadline=None, database=None)
 hypothesis.settings.load_profile("superluigi")
 
-pytest_plugins = ["engines", "measuring"]
+pytest_plugins = ["browser", "engines", "measuring"]
 
 _FOREIGN_SETTINGS = ("AWS_", "BOTO_", "LUIGI_", "OPENLINEAGE_", "SUPERLUIGI_")
 _PROXIES = ("_PROXY", "_proxy")

@@ -32,7 +32,6 @@ def environment(folder: Path, **further: str) -> dict[str, str]:
         "IPYTHONDIR": str(folder / "ipython"),
         "SUPERLUIGI_LOCAL_DATA_DIR": str(folder / "superluigi-data"),
         "PYTHONPATH": str(Path(__file__).parents[1]),
-        "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONIOENCODING": "utf-8",
         **further,
     }

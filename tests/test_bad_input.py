@@ -98,6 +98,34 @@ class Misspelt(Makes):
         pass
 
 
+class GivesText(Makes):
+    """Gives a path where a target is expected."""
+
+    def output(self) -> Any:
+        return "made.csv"
+
+
+class YieldsText(Makes):
+    """Yields what is no task."""
+
+    def run(self, output_path: Path) -> Any:
+        yield "Makes"
+
+
+class HasNoRun(AtomicTaskWithMetadata):
+    """Promises an output that nothing writes."""
+
+    def output(self) -> Target:
+        return LocalFileTarget("made.csv")
+
+
+class HasNoOutput(AtomicTaskWithMetadata):
+    """Declares a path that nothing names."""
+
+    def run(self, output_path: Path) -> None:
+        output_path.write_text("x")
+
+
 class NotATask:
     """A class of something else."""
 
@@ -169,6 +197,14 @@ NAMING = [
         "Nowhere was to be forced, but Makes() does not require it",
         "Upstream are: no tasks",
         "For the task itself say force=True",
+    ),
+    row(
+        "wrong-value-of-a-setting",
+        lambda: run_task(Makes(), config={"superluigi": {"input_mode": "lnk"}}),
+        ConfigError,
+        ValueError,
+        "input_mode is 'lnk'",
+        "takes copy or link",
     ),
     row(
         "raise-with-workers",
@@ -356,6 +392,34 @@ LEFT = [
         "Misspelt.run declares 'output'",
         "may declare input_path, output_path, metadata",
         "Rename the argument",
+    ),
+    row(
+        "text-as-output",
+        GivesText,
+        TaskTypeError,
+        TypeError,
+        "GivesText.output() gives 'made.csv', a str",
+        "Give targets",
+        "LocalFileTarget(path)",
+    ),
+    row("text-yielded", YieldsText, TaskTypeError, TypeError, "run() yields 'Makes', a str", "Give tasks"),
+    row(
+        "no-run",
+        HasNoRun,
+        MissingOutputError,
+        ValueError,
+        "HasNoRun has no run(), so nothing writes made.csv",
+        "Write run(self, output_path), or derive from ExternalTask",
+    ),
+    row(
+        "no-output",
+        HasNoOutput,
+        RunSignatureError,
+        TypeError,
+        "HasNoOutput.run declares 'output_path'",
+        "has no output()",
+        "Write output(self)",
+        marks=pytest.mark.filterwarnings("ignore:Task .* without outputs has no custom complete:UserWarning"),
     ),
 ]
 

@@ -320,6 +320,21 @@ def test_each_argument_of_run_task_has_an_option(pipeline) -> None:
     assert set(inspect.signature(run_task).parameters) - {"task"} <= options
 
 
+def test_a_report_is_written_beside_the_answer(cli, pipeline, tmp_path) -> None:
+    told = cli("run", "pipeline.TotalsTask", "--date", DAY, "--report", "run.html")
+
+    assert (told.code, told.out) == (0, f"totals-{DAY}-4.txt\n")
+    assert "Report: " in told.err
+    assert "Run of TotalsTask(" in Path("run.html").read_text(encoding="utf-8")
+
+
+def test_a_report_of_a_dry_run_is_a_wrong_use(cli, pipeline) -> None:
+    told = cli("run", "pipeline.TotalsTask", "--date", DAY, "--report", "run.html", "--dry-run")
+
+    assert told.code == 2
+    assert "--dry-run runs nothing" in told.err
+
+
 @pytest.mark.parametrize("executor", ["threads", "processes", "async"])
 def test_a_pool_is_named_by_a_word(executor, cli, pipeline) -> None:
     told = cli("run", "pipeline.TotalsTask", "--date", DAY, "--executor", executor, "--workers", "2")

@@ -109,10 +109,10 @@ def test_a_boolean_setting_takes_the_usual_words(text: Any, expected: bool) -> N
 
 def test_a_boolean_setting_that_is_none_is_an_error_that_names_it() -> None:
     with (
-        config.applied({"superluigi": {"durable": "maybe"}}, None),
         pytest.raises(ConfigError, match=r"\[superluigi\] durable is 'maybe', but takes true or false"),
+        config.applied({"superluigi": {"durable": "maybe"}}, None),
     ):
-        config.is_durable()
+        pytest.fail("the call has begun")
 
 
 NUMBERS = {
@@ -138,9 +138,19 @@ def test_a_number_has_a_default_and_takes_whole_numbers(name: str, setting: tupl
 @pytest.mark.parametrize("name", NUMBERS)
 def test_what_is_no_whole_number_is_an_error_that_names_the_setting(name: str, value: str) -> None:
     with (
-        config.applied({"superluigi": {name: value}}, None),
         pytest.raises(ConfigError, match=rf"\[superluigi\] {name} is '{value}', but takes a whole number from 0 on"),
+        config.applied({"superluigi": {name: value}}, None),
     ):
+        pytest.fail("the call has begun")
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_setting_of_the_environment_that_is_no_number_is_an_error_where_it_is_read(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"SUPERLUIGI_{name.upper()}", "many")
+
+    with pytest.raises(ConfigError, match=f"{name} is 'many'"):
         NUMBERS[name][0]()
 
 
@@ -165,10 +175,10 @@ def test_inputs_are_copied_unless_the_setting_says_link() -> None:
     with config.applied({"superluigi": {"input_mode": "Link"}}, None):
         assert config.is_linking()
     with (
-        config.applied({"superluigi": {"input_mode": "move"}}, None),
         pytest.raises(ConfigError, match=r"\[superluigi\] input_mode is 'move', but takes copy or link"),
+        config.applied({"superluigi": {"input_mode": "move"}}, None),
     ):
-        config.is_linking()
+        pytest.fail("the call has begun")
 
 
 # What a value may be

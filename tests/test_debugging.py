@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import textwrap
+import types
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,40 @@ def test_libraries_below_the_users_line_are_passed_over(
     debug(Dedenting())
 
     assert "(Pdb) 4711" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("broken", ["requires", "output"])
+def test_what_fails_before_run_is_entered_too(broken: str, typed: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(self: Any) -> Any:
+        price = 4711
+        raise ValueError(price)
+
+    members = {"output": lambda self: LocalFileTarget("never.txt"), "run": lambda self, input_path: None, broken: fail}
+    task_cls = types.new_class("Broken", (AtomicTaskWithMetadata,), exec_body=lambda body: body.update(members))
+    with pytest.raises(TaskFailedError):
+        run_task(task_cls())
+
+    typed("p price + 1", "q")
+    debug(last=True)
+
+    assert "(Pdb) 4712" in capsys.readouterr().out
+
+
+def test_a_debugger_that_is_not_there_gives_way_to_pythons_own(
+    monkeypatch: pytest.MonkeyPatch, typed: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Broken(AtomicTaskWithMetadata):
+        def run(self) -> None:
+            price = 4711
+            raise ValueError(price)
+
+    monkeypatch.setenv("PYTHONBREAKPOINT", "nosuchdebugger.set_trace")
+    typed("p price + 1", "q")
+    debug(Broken())
+
+    out = capsys.readouterr().out
+    assert "PYTHONBREAKPOINT cannot be used: No module named 'nosuchdebugger'" in out
+    assert "(Pdb) 4712" in out
 
 
 def test_step_stands_at_the_beginning_of_run(tmp_path: Path, typed: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,7 +114,7 @@ def test_an_explanation_reads_in_a_notebook_whatever_stands_in_it() -> None:
 
     page = why(Source(letters="<b>&"))._repr_html_()
 
-    assert "<li>the parameter letters was &#x27;abc&#x27;, and is &#x27;&lt;b&gt;&amp;&#x27;</li>" in page
+    assert "<div>• the parameter letters was &#x27;abc&#x27;, and is &#x27;&lt;b&gt;&amp;&#x27;</div>" in page
 
 
 # tree

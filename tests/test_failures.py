@@ -134,7 +134,7 @@ def test_of_an_error_that_was_raised_from_another_the_last_counts(tmp_path: Path
         assert [frame.source for frame in failure.frames] == ["raise LookupError(*error.args) from error"]
 
 
-@pytest.mark.parametrize("code", [-signal.SIGSEGV, 3], ids=str)
+@pytest.mark.parametrize("code", [-signal.SIGSEGV, -signal.SIGINT, 3], ids=str)
 def test_a_process_that_dies_is_told_with_its_log(code: int, tmp_path: Path) -> None:
     class Dying(AtomicTaskWithMetadata):
         def output(self) -> LocalFileTarget:
@@ -142,13 +142,19 @@ def test_a_process_that_dies_is_told_with_its_log(code: int, tmp_path: Path) -> 
 
         def run(self, output_path: Path) -> None:
             print("my last words")
+            if code == -signal.SIGINT:
+                signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
             if code < 0:
                 os.kill(os.getpid(), -code)
             os._exit(code)
 
     (failure,) = failed(Dying(), num_workers=2, config=QUICK).failures
 
-    told = {-signal.SIGSEGV: "its process was killed by SIGSEGV", 3: "its process ended with the exit code 3, without"}
+    told = {
+        -signal.SIGSEGV: "its process was killed by SIGSEGV",
+        -signal.SIGINT: "it was interrupted, as by Ctrl-C",
+        3: "its process ended with the exit code 3, without",
+    }
     assert failure.reason.startswith(told[code])
     assert "my last words" in Path(str(failure.log)).read_text()
 

@@ -5,6 +5,7 @@ import datetime as dt
 import inspect
 import json
 import logging
+import os
 import pickle
 import re
 import threading
@@ -120,6 +121,25 @@ def test_every_task_starts_and_ends_and_the_counts_add_up(engine: Engine, folder
     assert kinds[-3:] == ["TaskStarted", "TaskEnded", "RunEnded"]  # the last of the tasks needs all others
     assert {event.run_id for event in told} == {told[0].run_id}
     assert told[-1].is_success  # type: ignore[attr-defined]
+
+
+@engines("none", "forked", "threads", "async", "fork", "dask")
+def test_it_is_told_where_a_task_has_run(engine: Engine, folder: str) -> None:
+    told = Told()
+
+    engine.run(Whole(folder=folder), num_workers=1 if engine.name == "none" else 2, progress=told)
+
+    ended = told.of(TaskEnded)
+    records = {
+        record["task_id"]: record for record in map(json.loads, map(Path.read_text, Path(folder).glob("*.json")))
+    }
+    process_ids = {event.process_id for event in ended}
+    assert {event.host for event in ended} == {record["host"] for record in records.values()}
+    assert all(isinstance(process_id, int) for process_id in process_ids)
+    assert (process_ids == {os.getpid()}) == (engine.name in ("none", "threads", "async"))
+    assert os.getpid() not in process_ids or len(process_ids) == 1
+    assert engine.name != "forked" or len(process_ids) == len(ended)
+    assert all(event.worker.startswith("tcp://") == (engine.name == "dask") for event in ended)
 
 
 @engines("none", "forked", "async", "spawn")

@@ -15,7 +15,7 @@ from engines import QUICK, Engine, all_engines
 from executor_tasks import Speaking
 
 from superluigi import AtomicTaskWithMetadata, LocalFileTarget, Parameter, TaskFailedError, run_task
-from superluigi.task_log import MAX_LOG_BYTES
+from superluigi.task_log import MAX_LOG_BYTES, TaskLog
 
 _log = logging.getLogger("of.the.user")
 
@@ -277,3 +277,13 @@ def test_many_prints_open_the_log_once(local_data_dir: Path, monkeypatch: pytest
     said(local_data_dir, lambda: [print(number) for number in range(1000)])
 
     assert len([path for path in opened if path.endswith(".log")]) == 1
+
+
+def test_a_title_that_is_no_text_does_not_cost_the_log() -> None:
+    log = TaskLog("run", "Family", "id", lambda: "Task(name=\ud800)")
+
+    log.write("said")
+    log.close()
+
+    assert log.is_written
+    assert b"# Task(name=\\ud800), process" in log.path.read_bytes()

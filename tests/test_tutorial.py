@@ -46,7 +46,6 @@ def run_tutorial(folder: Path, *arguments: str, **environment: str) -> subproces
         "USERPROFILE": str(folder),
         "SUPERLUIGI_LOCAL_DATA_DIR": str(folder / "superluigi-data"),
         "PYTHONPATH": str(TUTORIAL.parents[1]),
-        "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONIOENCODING": "utf-8",
     }
     return subprocess.run(

@@ -70,6 +70,11 @@ def run_options(parser: Parser) -> None:
         help="show bars for the tasks and for large transfers; by default on a terminal, or as configured",
     )
     parser.add_argument(
+        "--report",
+        metavar="FILE.html",
+        help="write a page there that tells of the run: what ran when, where and why, and what failed",
+    )
+    parser.add_argument(
         "--raise-exception", action="store_true", help="end with the traceback of the first exception, as it is"
     )
     parser.add_argument("--pdb", action="store_true", help="enter a debugger where the first exception was raised")
@@ -91,12 +96,15 @@ _AS_THEY_ARE = (
     "rerun_stale",
     "single_flight",
     "progress",
+    "report",
     "log_level",
 )
 
 
 def run(task: luigi.Task, options: argparse.Namespace) -> Answer:
     if options.dry_run:
+        if options.report is not None:
+            raise UsageError("--report tells of a run, but --dry-run runs nothing. Leave out one of them.")
         return plan(task, options)
     from superluigi.task_runner import run_task
 

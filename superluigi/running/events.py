@@ -22,6 +22,7 @@ __all__ = [
     "Tally",
     "TaskEnded",
     "TaskEvent",
+    "TaskLeft",
     "TaskPaused",
     "TaskStarted",
     "TaskStatus",
@@ -125,12 +126,27 @@ class TaskStarted(TaskEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskPaused(TaskEvent):
+class TaskLeft(TaskEvent):
+    """A task runs no longer, for now or for good.
+
+    - `host`: the name of the machine that it ran on; empty where that is not known.
+    - `process_id`: the process there: that of `run_task` itself, one of the task's own, or one of a pool. None where it
+      is not known, as when a pool was lost with it.
+    - `worker`: the address of the Dask worker that it ran on; empty for all others.
+    """
+
+    host: str = ""
+    process_id: int | None = None
+    worker: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskPaused(TaskLeft):
     """A task does not run for now: it has yielded others, which have to be made first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskEnded(TaskEvent):
+class TaskEnded(TaskLeft):
     """A try to make a task has ended.
 
     - `status`: how.

@@ -27,7 +27,7 @@ from superluigi import dag, expectations, identity, provenance
 from superluigi.errors import ExecutorError
 from superluigi.running import bars, screen
 from superluigi.running.mailbox import Address, send_to
-from superluigi.running.progress import Printed
+from superluigi.running.progress import Place, Printed
 from superluigi.running.task_process import (
     ITSELF,
     News,
@@ -176,7 +176,7 @@ class Job:
         has_told_of_start = not self.run.is_decided_late(task)  # else it is not known there whether the task will start
         told = [(event, args) for event, args in events if event != Event.START or not has_told_of_start]
         set_there = held.take_leaving() if report.result[1] == DONE else {}
-        return dataclasses.replace(report, events=tuple(told), values=set_there)
+        return dataclasses.replace(report, events=tuple(told), values=set_there, place=Place.here())
 
     def _tell(self, told: Told) -> bool:
         return send_to(self.news, News(told))

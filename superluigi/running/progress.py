@@ -8,6 +8,9 @@ where there is none, a task costs some dictionary look-ups.
 from __future__ import annotations
 
 import logging
+import os
+import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -54,6 +57,29 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a task runs: the machine, the process, and, on Dask, the address of the worker."""
+
+    host: str = ""
+    process_id: int | None = None
+    worker: str = ""
+
+    @classmethod
+    def here(cls) -> Place:
+        """Give this process."""
+        return cls(socket.gethostname(), os.getpid(), _dask_worker())
+
+
+def _dask_worker() -> str:
+    if (distributed := sys.modules.get("distributed")) is None:
+        return ""
+    try:
+        return str(distributed.get_worker().address)
+    except (AttributeError, ValueError):  # it is no process of Dask's
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
 class Printed:
     """Whole lines that a task has printed, or logged, on the screen that the bars are on."""
 
@@ -74,6 +100,7 @@ class _State:
     status: TaskStatus | None = None  # of the last try; None as long as it has not ended
     attempt: int = 0
     is_paused: bool = False
+    place: Place = Place()  # where it ran last
     since: float | None = None  # when it began to run, or went on; None while it does not run
     ran_s: float = 0.0  # in this try, before its last pause
 
@@ -139,11 +166,18 @@ class Progress:
                 state.attempt += 1
                 state.ran_s = 0.0
             state.is_paused = False
+            state.place = Place()
             state.since = time.monotonic()
             self._clock.changes(len(self._running))
             self._remaining[state.kind] -= 1
             self._running[state.task_id] = state
             self._tell_of(TaskStarted, state)
+
+    def placed(self, task: luigi.Task, place: Place | None) -> None:
+        """Take where a task runs, or ran, as soon as that is known; None if it still is not."""
+        with self._lock:
+            if place is not None and (state := self._states.get(task.task_id)) is not None:
+                state.place = place
 
     def paused(self, task: luigi.Task) -> None:
         """Take that a task waits for what it has yielded."""
@@ -152,7 +186,7 @@ class Progress:
             if state is not None and self._stop(state):
                 state.is_paused = True
                 self._remaining[state.kind] += 1
-                self._tell_of(TaskPaused, state)
+                self._tell_of(TaskPaused, state, **_told_of(state.place))
 
     def ended(self, task: luigi.Task, status: TaskStatus, reason: str = "") -> None:
         """Take how a task ended; one that could not tell that it began has done so."""
@@ -167,7 +201,8 @@ class Progress:
             state.status = status
             state.is_paused = False
             self._counts[status] += 1
-            self._tell_of(TaskEnded, state, status=status, duration_s=state.ran_s, reason=reason)
+            where = _told_of(state.place)
+            self._tell_of(TaskEnded, state, status=status, duration_s=state.ran_s, reason=reason, **where)
 
     def end(self, *, is_success: bool) -> None:
         """Take that the run is over."""
@@ -207,6 +242,11 @@ class Progress:
         return True
 
     # How far all is
+
+    def tasks(self) -> dict[str, luigi.Task]:
+        """Give, by their ids, all tasks that there were to run, as far as that was found out."""
+        with self._lock:
+            return {task_id: state.task for task_id, state in self._states.items()}
 
     def _tally(self, *, anew: bool = False) -> Tally:
         counts = self._counts
@@ -283,6 +323,10 @@ class Progress:
         with self._lock:
             for receive in self._receivers:
                 receive(event)
+
+
+def _told_of(place: Place) -> dict[str, Any]:
+    return {"host": place.host, "process_id": place.process_id, "worker": place.worker}
 
 
 class Patient:

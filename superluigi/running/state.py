@@ -53,6 +53,7 @@ class Run:
         self.done: set[luigi.Task] = set()
         self.found_made: set[luigi.Task] = set()  # when it was their turn: other runs made them, or nothing had changed
         self.spared: set[luigi.Task] = set()  # their outputs were cleaned up, and nothing in this run needs them
+        self.requirements: dict[luigi.Task, tuple[luigi.Task, ...]] = {}  # of complete ones none
         self.yielded: dict[luigi.Task, set[luigi.Task]] = {}  # what was found to be required while a task ran
         self.failures: dict[luigi.Task, TaskFailure] = {}
         self.unsettled: Unsettled | None = Unsettled()  # None where another process keeps it

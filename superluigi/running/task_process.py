@@ -16,6 +16,7 @@ import multiprocessing
 import pickle
 import queue
 import socket
+import sys
 import threading
 import time
 import traceback
@@ -32,7 +33,7 @@ from luigi.worker import ContextManagedTaskProcess
 from superluigi import config as configuration
 from superluigi import dag, provenance, task_log
 from superluigi.errors import public_name
-from superluigi.failures import Circumstances, text_for_log
+from superluigi.failures import INTERRUPTED, Circumstances, text_for_log
 from superluigi.running import bars, screen
 from superluigi.running.progress import Begun, Printed
 from superluigi.running.single_flight import Turn, turn
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 
     import luigi
 
-    from superluigi.running.progress import Told
+    from superluigi.running.progress import Place, Told
     from superluigi.running.screen import ScreenId
     from superluigi.running.state import Run
     from superluigi.running.worker import Worker
@@ -76,6 +77,7 @@ class Report:
     turn: Turn = Turn.OURS
     values: Mapping[Key, Reference] = field(default_factory=dict)  # what memory targets were given there
     circumstances: Circumstances | None = None  # of a failure
+    place: Place | None = None  # where it ran, if that was in a process of a pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +285,10 @@ class TaskProcess(ContextManagedTaskProcess):
         held = contextlib.nullcontext() if is_forked else configuration.applied(self._settings, None)
         self._sending = threading.Lock()
         with held, provenance.run(self.of_run.run_id), bars.none_within(), screen.forwarded(self._print, self.screen):
-            self.run_in_turn()
+            try:
+                self.run_in_turn()
+            except KeyboardInterrupt:  # Ctrl-C reaches every process of the terminal; the one that was started tells
+                sys.exit(INTERRUPTED)
 
     def run_in_turn(self) -> None:
         """Run the task: what it says is kept, and those who follow the run are told of its transfers."""

@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import luigi
@@ -32,7 +33,7 @@ from superluigi.outlook import Outlook
 from superluigi.running import screen
 from superluigi.running.cleanup import Cleanup
 from superluigi.running.events import TaskStatus
-from superluigi.running.progress import Progress
+from superluigi.running.progress import Place, Progress
 from superluigi.running.single_flight import Turn, lease_of, pause_s
 from superluigi.running.task_process import (
     ITSELF,
@@ -76,7 +77,7 @@ class Worker(luigi.worker.Worker):
         self._told_done: set[luigi.Task] = set()  # by this run
         self._cleanup = Cleanup(run)
         self._put_off: Counter[str] = Counter()  # how often, by the ids of tasks that other runs were making
-        self.requirements: dict[luigi.Task, tuple[luigi.Task, ...]] = {}
+        self._here = Place.here()
 
     # Scheduling
 
@@ -104,9 +105,9 @@ class Worker(luigi.worker.Worker):
             self._add_levels(roots, added)
             for task in self._cleanup.take_spared():
                 self._add_one(task)
-        self.requirements.update(added)
+        self._run.requirements.update(added)
         if not all(map(dag.is_ours, added)):  # where all are, their ids could not be told of a circle
-            dag.walk(roots, lambda member: self.requirements.get(member, ()))
+            dag.walk(roots, lambda member: self._run.requirements.get(member, ()))
         if self._first_task is None and roots:
             self._first_task = roots[0].task_id
         self._progress.scheduled(itertools.islice(self._add_task_history, told_before, None))
@@ -331,15 +332,23 @@ class Worker(luigi.worker.Worker):
             if not self._run_here(task):
                 self._run.events.hand_out(task, will_run=will_run)
         if self._pool is None or self._run_here(task) or task_id in self._running_tasks:
+            is_new = task_id not in self._running_tasks
+            if is_new:
+                self._progress.placed(task, self._here)
             try:
                 super()._run_task(task_id)
             except Exception as error:  # with `raise_exception`, the user's own, and no report will be looked at
                 self._run.record_failure(task, error, traceback.format_exc())
                 self._tell_of_failure(task)
                 raise
+            begun = self._running_tasks.get(task_id)
+            if is_new and begun is not None and begun.use_multiprocessing:
+                self._progress.placed(task, replace(self._here, process_id=begun.pid))
             return
         process = self._create_task_process(task)
         assert isinstance(process, PooledTask)
+        if self._pool.is_here:
+            self._progress.placed(task, self._here)
         self._running_tasks[task_id] = process
         self._pool.start(process, self._results, self._scheduler_url)
 
@@ -367,6 +376,7 @@ class Worker(luigi.worker.Worker):
         """
         task_id, status, expl, missing, new_deps = report.result
         task = self._scheduled_tasks[task_id]
+        self._progress.placed(task, report.place)
         if isinstance(process, PooledTask):
             assert self._pool is not None
             self._pool.ended(process)

@@ -86,12 +86,16 @@ def translated(operation: str, path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         problem = f"{error.strerror or error}" + (f" at {error.filename!r}" if error.filename is not None else "")
+        hint = ""
+        if config.data_dir() in (path, *path.parents):
+            hint = " Private inputs and local copies are kept there; the setting local_data_dir names another place."
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(operation, str(path), problem, "Free some space, and run again.") from error
+            raise DiskFullError(operation, str(path), problem, f"Free some space, and run again.{hint}") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            way_out = "See that you may write there, or choose another path."
+            way_out = f"See that you may write there, or choose another path.{hint}"
             raise AccessDeniedError(operation, str(path), problem, way_out) from error
-        raise StorageError(operation, str(path), problem, "See that the folder is there, and run again.") from error
+        way_out = f"See that the folder is there, and run again.{hint}"
+        raise StorageError(operation, str(path), problem, way_out) from error
 
 
 # Writing

@@ -160,7 +160,8 @@ class LockFile:
                 if not looks_left:
                     return None
                 time.sleep(_LOOK_S)  # it may be an `is_taken` in another process, which is over at once
-        raise AssertionError(path)
+        way_out = "See what else works in that folder, and run again."
+        raise StorageError(_TAKE, str(path), f"it was removed {_TRIES} times while it was made", way_out)
 
     def is_taken(self) -> bool:
         """Say whether a living process holds it. A few system calls; nothing is made."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import email.utils
+import functools
 import hashlib
 import os
 import threading
@@ -482,9 +483,20 @@ def _make_client(
 
 def _make_session(role_arn: str | None, source: dict[str, Any]) -> Any:
     import boto3
+    import botocore.session
 
-    session = boto3.session.Session(**source)
+    described = botocore.session.get_session()
+    # What botocore knows of S3 is read once, not once a session, which costs 60 ms and 13 MB.
+    described.register_component("data_loader", _loader_of(described.get_config_variable("data_path")))
+    session = boto3.session.Session(botocore_session=described, **source)
     return session if role_arn is None else _session_with_role(session, role_arn)
+
+
+@functools.lru_cache
+def _loader_of(data_path: str | None) -> Any:
+    from botocore.loaders import create_loader
+
+    return create_loader(data_path)
 
 
 def _without_expectation(request: Any, **_: object) -> None:
