@@ -50,7 +50,7 @@ def _told(title: str, graph: Graph, sections: Callable[[Node], Iterable[Section]
     nodes = []
     for node in graph.nodes:
         told = [
-            [names[section.title], int(section.is_folded), [_row(row, names) for row in section.rows]]
+            [names[clean(section.title)], int(section.is_folded), [_row(row, names) for row in section.rows]]
             for section in sections(node)
             if section.rows
         ]
@@ -59,7 +59,10 @@ def _told(title: str, graph: Graph, sections: Callable[[Node], Iterable[Section]
         nodes.append([clean(node.key), clean(node.label), states[node.state], group, role_group, upstream, told])
     return {
         "title": title,
-        "looks": [[state, look.sign, look.tone.value, look.meaning] for state, look in graph.looks.items()],
+        "looks": [
+            [clean(state), clean(look.sign), look.tone.value, clean(look.meaning)]
+            for state, look in graph.looks.items()
+        ],
         "roots": [index[key] for key in graph.roots],
         "names": list(names),
         "nodes": nodes,

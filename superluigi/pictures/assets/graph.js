@@ -4,7 +4,8 @@
    There may be ten thousand tasks, of which no more than MAX_BOXES boxes are drawn: those of one group that are not
    opened are one box. `choice` is all that the reader has chosen; `redraw` makes the picture of it, `show` the panel. */
 
-const MAX_BOXES = 300; // that are laid out and drawn; those farthest from the roots are left out
+const MAX_BOXES = 200; // that are laid out and drawn; those farthest from the roots are left out
+const MAX_WORK = 1200; // wires, and ranks that they pass: where all lead to all fewer boxes are drawn
 const SMALL = 60; // tasks that are each drawn from the beginning
 const PORTION = 25; // tasks of a group that are opened at once
 const LISTED = 100; // tasks of a list that are shown at once
@@ -108,7 +109,8 @@ function wires(drawn, memberOf) {
   const found = new Map();
   for (const box of drawn.values()) {
     for (const task of box.tasks) {
-      for (const { task: upstream, role } of task.requires) {
+      for (const { task: upstream, role: full } of task.requires) {
+        const role = full.split(".").filter((part) => !/^\d+$/.test(part)).join("."); // without positions in lists
         const source = memberOf.get(upstream);
         if (!source) continue;
         const id = `${source.id}>${box.id}`;
@@ -123,20 +125,44 @@ function wires(drawn, memberOf) {
   return [...found.values()];
 }
 
+/* The boxes nearest to the roots, or to what was looked for: so many as can be laid out in a moment. */
 function nearest(found, memberOf, links) {
   const starts = choice.around ? [choice.around.task] : [...choice.picked, ...DATA.roots];
-  const order = new Set(starts.map((task) => memberOf.get(task)).filter(Boolean));
   const beside = new Map([...found.values()].map((box) => [box, []]));
   for (const { source, target } of links) {
     beside.get(target).push(source);
     beside.get(source).push(target);
   }
+  const order = new Set(starts.map((task) => memberOf.get(task)).filter(Boolean));
   for (const box of order) {
-    if (order.size >= MAX_BOXES) break;
+    if (order.size > MAX_BOXES) break;
     beside.get(box).forEach((next) => order.add(next));
   }
   for (const box of found.values()) order.add(box);
-  return new Map([...order].slice(0, MAX_BOXES).map((box) => [box.id, box]));
+  let near = new Set([...order].slice(0, MAX_BOXES));
+  while (near.size > 1 && work(near, links) > MAX_WORK) near = new Set([...near].slice(0, 0.8 * near.size));
+  return new Map([...near].map((box) => [box.id, box]));
+}
+
+/* How much there is to lay out: each wire, and each rank that it passes on its way. */
+function work(drawn, links) {
+  const among = links.filter(({ source, target }) => source !== target && drawn.has(source) && drawn.has(target));
+  const waiting = new Map([...drawn].map((box) => [box, 0]));
+  const after = new Map([...drawn].map((box) => [box, []]));
+  for (const { source, target } of among) {
+    waiting.set(target, waiting.get(target) + 1);
+    after.get(source).push(target);
+  }
+  const rank = new Map([...drawn].map((box) => [box, 0]));
+  const ready = [...drawn].filter((box) => !waiting.get(box));
+  for (const box of ready) {
+    for (const next of after.get(box)) {
+      rank.set(next, Math.max(rank.get(next), rank.get(box) + 1));
+      waiting.set(next, waiting.get(next) - 1);
+      if (!waiting.get(next)) ready.push(next);
+    }
+  }
+  return among.reduce((sum, { source, target }) => sum + Math.max(1, Math.abs(rank.get(target) - rank.get(source))), 0);
 }
 
 // How they look
@@ -169,10 +195,20 @@ ruler.font = FONT;
 
 function asElement(box) {
   const words = wordsOf(box);
-  const [[look]] = countsOf(box.tasks);
+  const counts = countsOf(box.tasks);
+  const [most] = counts.reduce((one, other) => (other[1] > one[1] ? other : one));
   const width = Math.max(90, ...words.map((line) => ruler.measureText(line).width)) + 28;
-  const classes = [look.tone, ...(box.isMany ? ["many"] : []), ...(box.id === choice.selected ? ["selected"] : [])];
-  return { data: { id: box.id, words: words.join("\n"), width, height: words.length > 1 ? 48 : 32 }, classes };
+  const shares = sharesOf(counts, box.tasks.length);
+  const data = { id: box.id, words: words.join("\n"), width, height: words.length > 1 ? 48 : 32, shares };
+  return { data, classes: [most.tone, ...(box.isMany ? ["many"] : [])] };
+}
+
+function sharesOf(counts, total) {
+  const least = 0.06; // what is one of ten thousand is seen, too
+  const wide = counts.map(([look, count]) => ({ tone: look.tone, share: Math.max(least, count / total) }));
+  const sum = wide.reduce((before, { share }) => before + share, 0);
+  let from = 0;
+  return wide.map(({ tone, share }) => ({ tone, from, to: (from = Math.min(100, from + (100 * share) / sum)) }));
 }
 
 function styles() {
@@ -183,6 +219,7 @@ function styles() {
       selector: "node",
       style: {
         shape: "round-rectangle",
+        "corner-radius": 7,
         width: "data(width)",
         height: "data(height)",
         "border-width": 1.5,
@@ -204,7 +241,19 @@ function styles() {
         color: colour(`${tone}-ink`),
       },
     })),
-    { selector: "node.many", style: { "border-style": "double", "border-width": 5 } },
+    {
+      selector: "node.many",
+      style: {
+        "border-style": "double",
+        "border-width": 5,
+        color: colour("ink"),
+        "background-fill": "linear-gradient",
+        "background-gradient-direction": "to-right",
+        "background-gradient-stop-colors": (node) =>
+          node.data("shares").flatMap(({ tone }) => [colour(`${tone}-fill`), colour(`${tone}-fill`)]).join(" "),
+        "background-gradient-stop-positions": (node) => node.data("shares").flatMap(({ from, to }) => [from, to]).join(" "),
+      },
+    },
     {
       selector: "edge",
       style: {
@@ -213,10 +262,7 @@ function styles() {
         "target-arrow-color": colour("wire"),
         "target-arrow-shape": "triangle",
         "arrow-scale": 0.9,
-        "curve-style": "unbundled-bezier",
-        "control-point-weights": (edge) => edge.scratch("controlPointWeights") ?? [0.5],
-        "control-point-distances": (edge) => edge.scratch("controlPointDistances") ?? [0],
-        "edge-distances": "node-position",
+        "curve-style": "bezier",
         label: "data(role)",
         "font-size": 11,
         "font-family": FONT.slice(5),
@@ -227,7 +273,18 @@ function styles() {
         "min-zoomed-font-size": 7,
       },
     },
-    { selector: "edge.loop", style: { "curve-style": "bezier", "loop-direction": "-45deg", "loop-sweep": "-60deg" } },
+    {
+      selector: "edge.ahead",
+      style: {
+        "curve-style": "unbundled-bezier",
+        "control-point-weights": (edge) => edge.data("bend").weights,
+        "control-point-distances": (edge) => edge.data("bend").distances,
+        "edge-distances": "node-position",
+      },
+    },
+    { selector: "edge.rightward", style: { "source-endpoint": "50% 0%", "target-endpoint": "-50% 0%" } },
+    { selector: "edge.downward", style: { "source-endpoint": "0% 50%", "target-endpoint": "0% -50%" } },
+    { selector: "edge.loop", style: { "loop-direction": "0deg", "loop-sweep": "-50deg", "control-point-step-size": 50 } },
     { selector: ".dimmed", style: { opacity: 0.25 } },
     { selector: "node.found", style: { "border-color": colour("chosen"), "border-width": 4, "border-style": "solid" } },
     { selector: "node.selected", style: { "border-color": colour("chosen"), "border-width": 4, "border-style": "solid" } },
@@ -246,7 +303,7 @@ function redraw({ keepView = false } = {}) {
   const memberOf = new Map();
   for (const box of all.values()) for (const task of box.tasks) memberOf.set(task.index, box);
   const links = wires(all, memberOf);
-  boxes = all.size > MAX_BOXES ? nearest(all, memberOf, links) : all;
+  boxes = all.size > MAX_BOXES || work(new Set(all.values()), links) > MAX_WORK ? nearest(all, memberOf, links) : all;
   boxOf = new Map([...memberOf].filter(([, box]) => boxes.has(box.id)));
   if (!boxes.has(choice.selected)) choice.selected = null;
   const drawn = links.filter(({ source, target }) => boxes.has(source.id) && boxes.has(target.id));
@@ -258,20 +315,54 @@ function redraw({ keepView = false } = {}) {
       classes: source === target ? ["loop"] : [],
     })),
   ]);
-  cy.elements().not(".loop").layout({
-    name: "dagre",
-    rankDir: "LR",
-    nodeSep: 18,
-    edgeSep: 10,
-    rankSep: 70,
-    ranker: drawn.length > 400 ? "longest-path" : "network-simplex",
-    useDagreEdgeControlPoints: true,
-    fit: false,
-  }).run();
-  cy.edges().forEach((edge) => edge.style()); // takes the control points that the layout has left
+  layOut("LR");
+  if (zoomToFit() < 0.6 && drawn.length < 100) {
+    const zoomed = zoomToFit();
+    layOut("TB");
+    if (zoomToFit() < 1.1 * zoomed) layOut("LR");
+  }
   if (!keepView) fit();
   highlight();
   tell(tasks, all.size);
+}
+
+function layOut(rankDir) {
+  cy.edges().removeClass("ahead rightward downward");
+  const isLarge = cy.edges().length > 400;
+  const ranker = isLarge ? "tight-tree" : "network-simplex";
+  const hasRoles = cy.edges().some((edge) => edge.data("role"));
+  const sizes = rankDir === "LR" ? { nodeSep: 18, rankSep: hasRoles ? 90 : 45 } : { nodeSep: 30, rankSep: hasRoles ? 45 : 28 };
+  const options = { name: "dagre", rankDir, ranker, edgeSep: 12, ...sizes, useDagreEdgeControlPoints: true, fit: false };
+  cy.elements().not(".loop").layout(options).run();
+  const axis = rankDir === "LR" ? "x" : "y";
+  cy.batch(() =>
+    cy.edges().not(".loop").forEach((edge) => {
+      if (edge.target().position(axis) <= edge.source().position(axis)) return; // it closes a circle of groups
+      const weights = edge.scratch("controlPointWeights") ?? [];
+      const distances = edge.scratch("controlPointDistances") ?? [];
+      edge.data("bend", weights.length > 1 ? { weights, distances } : swing(edge, axis));
+      edge.addClass(`ahead ${axis === "x" ? "rightward" : "downward"}`);
+    }),
+  );
+}
+
+/* From one rank to the next: leaves and arrives along the axis. */
+function swing(edge, axis) {
+  const [from, to] = [edge.source().position(), edge.target().position()];
+  const [dx, dy] = [to.x - from.x, to.y - from.y];
+  const side = axis === "x" ? "width" : "height";
+  const [start, end] = [edge.source().data(side) / 2, edge.target().data(side) / 2];
+  const [along, across] = axis === "x" ? [dx, dy] : [dy, -dx];
+  const middle = start + (along - start - end) / 2;
+  const square = dx * dx + dy * dy;
+  const point = (a, b) => ({ weight: (a * along + b * across) / square, distance: (b * along - a * across) / Math.sqrt(square) });
+  const bends = [point(middle, 0), point(middle, across)];
+  return { weights: bends.map(({ weight }) => weight), distances: bends.map(({ distance }) => distance) };
+}
+
+function zoomToFit() {
+  const { w, h } = cy.elements().boundingBox();
+  return Math.min(cy.width() / (w + 80), cy.height() / (h + 80), 1.2);
 }
 
 function fit() {
