@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +33,15 @@ FORMS = {
 }
 BY_GRAPHVIZ = ("svg", "png", "pdf")
 _MAX_LAID_OUT = 300  # nodes; of more, those of one group are drawn as one
+_MAX_WORDS = 60  # characters of a line in a picture
+_MANY = 150  # boxes; of more Graphviz places each as well as it can be done in a moment, not as well as it can be done
+_IN_A_MOMENT = ("-Gnslimit=0.1", "-Gnslimit1=0.1", "-Gmclimit=0.01", "-Gsplines=line")
+_TIMEOUT_S = 120
 
 # In a process of its own: drawing cannot be interrupted, and fonts that are missing are complained about on stderr.
 _BY_PYGRAPHVIZ = (
     "import sys, pygraphviz; graph = pygraphviz.AGraph(string=sys.stdin.buffer.read().decode()); "
-    "sys.stdout.buffer.write(graph.draw(format=sys.argv[1], prog='dot'))"
+    "sys.stdout.buffer.write(graph.draw(format=sys.argv[1], prog='dot', args=' '.join(sys.argv[2:])))"
 )
 
 
@@ -132,7 +137,14 @@ class Drawing(abc.ABC):
 
     def _by_graphviz(self, form: str) -> bytes:
         graph = self._graph()
-        return by_graphviz(visuals.dot(collapsed(graph) if len(graph.nodes) > _MAX_LAID_OUT else graph), form)
+        if len(graph.nodes) > _MAX_LAID_OUT:
+            graph = collapsed(graph)
+        nodes = tuple(replace(node, label=_short(node.label), detail=_short(node.detail)) for node in graph.nodes)
+        return by_graphviz(visuals.dot(replace(graph, nodes=nodes)), form, is_large=len(nodes) > _MANY)
+
+
+def _short(words: str) -> str:
+    return visuals.clean(words, max_characters=_MAX_WORDS)
 
 
 def form_of(path: Path) -> str:
@@ -150,12 +162,12 @@ def form_of(path: Path) -> str:
     raise ConfigError(message)
 
 
-def by_graphviz(source: str, form: str) -> bytes:
-    """Give a picture of what is written in Graphviz' language.
+def by_graphviz(source: str, form: str, *, is_large: bool = False) -> bytes:
+    """Give a picture of what is written in Graphviz' language; of one that `is_large` quickly rather than well.
 
     Raises:
         MissingExtraError: there is neither the program dot on the PATH nor pygraphviz.
-        ConfigError: Graphviz cannot draw it.
+        ConfigError: Graphviz cannot draw it, or not within two minutes.
     """
     import importlib.util
     import shutil
@@ -166,7 +178,14 @@ def by_graphviz(source: str, form: str) -> bytes:
     if program is None and importlib.util.find_spec("pygraphviz") is None:
         raise MissingExtraError("visuals", "pygraphviz")
     command = [sys.executable, "-c", _BY_PYGRAPHVIZ, form] if program is None else [program, f"-T{form}"]
-    done = subprocess.run(command, input=source.encode(), capture_output=True, check=False)  # noqa: S603
+    command += _IN_A_MOMENT if is_large else ()
+    try:
+        done = subprocess.run(  # noqa: S603  (a program that is named here)
+            command, input=source.encode(), capture_output=True, check=False, timeout=_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        message = f"Graphviz has not drawn it within {_TIMEOUT_S} s, as it is too large for a picture. Take html."
+        raise ConfigError(message) from None
     if done.returncode:
         message = f"Graphviz could not draw it: {done.stderr.decode(errors='replace').strip()[-2000:]}."
         raise ConfigError(message)
