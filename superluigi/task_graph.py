@@ -59,7 +59,8 @@ class TaskFacts:
         yield Section("Run", tuple(self._of_run()))
         signs = {True: "✓", False: "○", None: ""}
         yield Section("Outputs", _first((signs[is_there], path) for path, is_there in self.outputs))
-        told = {name: value for name, value in (self.record or {}).items() if name not in _NOT_SHOWN}
+        record = self.record or {}
+        told = {name: value for name, value in record.items() if name not in _NOT_SHOWN and value is not None}
         yield Section("Record", _first((name, _as_text(value)) for name, value in told.items()), is_folded=True)
 
     def _of_run(self) -> Iterator[tuple[str, str]]:
@@ -186,6 +187,8 @@ def _as_text(value: Any) -> str:
 
 
 def _as_time(seconds: float) -> str:
+    if seconds < 0.01:
+        return "less than 0.01 s"
     if seconds < 60:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)

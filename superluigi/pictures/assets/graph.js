@@ -38,6 +38,7 @@ const choice = {
 };
 let boxes = new Map(); // what is drawn, by id
 let boxOf = new Map(); // by the index of a task that is in the picture
+let isFitted = true; // all is seen, as nobody has moved or zoomed since
 let cy = null;
 
 function pairs(flat) {
@@ -366,6 +367,7 @@ function zoomToFit() {
 }
 
 function fit() {
+  isFitted = true;
   cy.fit(undefined, 40);
   if (cy.zoom() > 1.2) cy.zoom({ level: 1.2, renderedPosition: { x: cy.width() / 2, y: cy.height() / 2 } });
 }
@@ -401,7 +403,8 @@ function select(id, { centre = false } = {}) {
   choice.selected = boxes.has(id) ? id : null;
   highlight();
   show();
-  if (choice.selected && centre) cy.center(cy.getElementById(id));
+  if (!choice.selected || !centre || isFitted) return;
+  cy.center(cy.getElementById(id));
 }
 
 function pick(index) {
@@ -410,9 +413,11 @@ function pick(index) {
   choice.hiddenFamilies.delete(task.family);
   if (choice.around && !reached(choice.around.task, choice.around.levels).has(index)) choice.around = null;
   choice.picked.add(index);
+  const wasFitted = isFitted;
   redraw({ keepView: true });
   filters();
   select(`t${index}`, { centre: true });
+  if (wasFitted) fit();
 }
 
 // The panel, and the lists at the left
@@ -513,7 +518,14 @@ function fill(parts) {
   const close = button("✕", dismiss, { className: "close", title: "Close (Escape)", ariaLabel: "Close" });
   panel.replaceChildren(...(parts ? [close, ...parts] : []));
   panel.scrollTop = 0;
-  if (was !== panel.hidden) cy.resize();
+  if (was !== panel.hidden) resized();
+}
+
+function resized() {
+  cy.resize();
+  if (isFitted) return fit();
+  const selected = choice.selected && cy.getElementById(choice.selected);
+  if (selected && selected.renderedPosition("x") > cy.width() - 60) cy.center(selected);
 }
 
 function show() {
@@ -597,7 +609,11 @@ function step([dx, dy]) {
   if (nearestBox) select(nearestBox.id(), { centre: true });
 }
 
-const zoom = (factor) => cy.zoom({ level: cy.zoom() * factor, renderedPosition: { x: cy.width() / 2, y: cy.height() / 2 } });
+function zoom(factor) {
+  isFitted = false;
+  cy.zoom({ level: cy.zoom() * factor, renderedPosition: { x: cy.width() / 2, y: cy.height() / 2 } });
+}
+
 const KEYS = { "+": () => zoom(1.3), "=": () => zoom(1.3), "-": () => zoom(1 / 1.3), 0: fit };
 
 document.addEventListener("keydown", (event) => {
@@ -646,6 +662,8 @@ cy.on("tap", "node", (event) => select(event.target.id()));
 cy.on("tap", (event) => event.target === cy && !at("search").value && select(null));
 cy.on("mouseover", "node", () => (at("picture").style.cursor = "pointer"));
 cy.on("mouseout", "node", () => (at("picture").style.cursor = ""));
+cy.on("dragpan scrollzoom pinchzoom", () => (isFitted = false));
+window.addEventListener("resize", resized);
 dark.addEventListener("change", () => cy.style(styles()));
 filters();
 redraw();
