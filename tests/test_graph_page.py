@@ -6,6 +6,7 @@ import pytest
 from browser import CHROMEDRIVER, CHROMIUM
 from selenium.webdriver import ActionChains
 
+from superluigi import External, task_graph
 from superluigi.markup import Tone
 from superluigi.pictures.graphs import Section, interactive
 from superluigi.visuals import Edge, Graph, Look, Node
@@ -208,12 +209,26 @@ def test_of_a_chain_of_one_family_the_neighbourhood_of_a_task_is_shown(opened):
 
 
 def test_what_is_too_much_to_lay_out_is_left_out_and_said(opened):
-    browser = opened(tangled(2000))
+    browser = opened(tangled(1000))
 
     assert 30 < len(boxes(browser)) <= 200
     assert "farther away are not drawn" in browser.text("#told")
-    press(browser, "/", "family500(", ENTER)
+    press(browser, "/", "family250(", ENTER)
     assert browser.run("return choice.selected") in browser.run("return cy.nodes().map((box) => box.id())")
+
+
+def test_a_notebook_shows_the_page_in_a_frame(browser, tmp_path):
+    graph = task_graph.graph(External("raw.csv"))
+    path = tmp_path / "notebook.html"
+    path.write_text(f"<!DOCTYPE html><meta charset='utf-8'>{graph._repr_html_()}", encoding="utf-8")
+
+    browser.open(path)
+    browser.driver.switch_to.frame(0)
+    shown = boxes(browser)
+    browser.driver.switch_to.default_content()
+
+    assert shown == ["✗ External path=raw.csv"]
+    assert (browser.problems(), browser.requests()) == ([], [])
 
 
 def test_light_and_dark_are_two_pictures_and_neither_is_blank(opened):
