@@ -155,12 +155,18 @@ function work(drawn, links) {
     after.get(source).push(target);
   }
   const rank = new Map([...drawn].map((box) => [box, 0]));
+  const done = new Set();
   const ready = [...drawn].filter((box) => !waiting.get(box));
-  for (const box of ready) {
-    for (const next of after.get(box)) {
-      rank.set(next, Math.max(rank.get(next), rank.get(box) + 1));
-      waiting.set(next, waiting.get(next) - 1);
-      if (!waiting.get(next)) ready.push(next);
+  for (const start of [null, ...drawn]) { // where groups form circles these are entered somewhere
+    if (start && !done.has(start)) ready.push(start);
+    while (ready.length) {
+      const box = ready.pop();
+      done.add(box);
+      for (const next of after.get(box).filter((next) => !done.has(next))) {
+        rank.set(next, Math.max(rank.get(next), rank.get(box) + 1));
+        waiting.set(next, waiting.get(next) - 1);
+        if (!waiting.get(next)) ready.push(next);
+      }
     }
   }
   return among.reduce((sum, { source, target }) => sum + Math.max(1, Math.abs(rank.get(target) - rank.get(source))), 0);
@@ -322,7 +328,7 @@ function redraw({ keepView = false } = {}) {
     layOut("TB");
     if (zoomToFit() < 1.1 * zoomed) layOut("LR");
   }
-  if (!keepView) fit();
+  if (!keepView) begin();
   highlight();
   tell(tasks, all.size);
 }
@@ -364,6 +370,15 @@ function swing(edge, axis) {
 function zoomToFit() {
   const { w, h } = cy.elements().boundingBox();
   return Math.min(cy.width() / (w + 80), cy.height() / (h + 80), 1.2);
+}
+
+/* All of it, if that can be read; else what was asked for. */
+function begin() {
+  fit();
+  if (cy.zoom() > 0.3) return;
+  zoom(0.6 / cy.zoom());
+  const [asked] = [choice.around?.task, ...DATA.roots].map((task) => boxOf.get(task)).filter(Boolean);
+  cy.center(asked ? cy.getElementById(asked.id) : undefined);
 }
 
 function fit() {
