@@ -24,6 +24,7 @@ PAGES = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "LICENSE": "license.md",
+    "superluigi/pictures/assets/NOTICE.md": "notice.md",
     "benchmarks/README.md": "benchmarks.md",
     "tutorial/superluigi_tutorial.py": "tutorial.md",
 }

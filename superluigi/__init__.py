@@ -68,6 +68,7 @@ if _typing.TYPE_CHECKING:
         TransferProgressed,
         TransferStarted,
     )
+    from superluigi.task_graph import graph
     from superluigi.task_runner import plan, run_task
 
 __version__ = "0.1.0"
@@ -133,6 +134,7 @@ __all__ = [
     "between",
     "debug",
     "diff",
+    "graph",
     "history",
     "lineage",
     "plan",
@@ -190,6 +192,7 @@ _LATER = {
     "accept": "superluigi.explaining",
     "debug": "superluigi.debugging",
     "diff": "superluigi.comparison",
+    "graph": "superluigi.task_graph",
     "lineage": "superluigi.ancestry",
     "plan": "superluigi.task_runner",
     "run_task": "superluigi.task_runner",

@@ -7,12 +7,12 @@ damaged or forged, it ends as a node that says so.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from superluigi import garbage, visuals
+from superluigi import garbage
+from superluigi.pictures.drawings import Drawing
 from superluigi.provenance import IN_MEMORY
 from superluigi.records import (
     RECORD_SUFFIX,
@@ -89,42 +89,15 @@ class Ancestor:
 
 
 @dataclass(frozen=True, slots=True)
-class Lineage:
+class Lineage(Drawing):
     """The ancestry of an output: `root`, and all `nodes`, each after its own ancestors; the root is the last."""
 
     root: Ancestor
     nodes: tuple[Ancestor, ...]
 
-    def __str__(self) -> str:
-        """Give the tree."""
-        return self.to_text()
-
-    def _repr_html_(self) -> str:
-        return visuals.fragment(self._graph())
-
     def by_key(self) -> dict[str, Ancestor]:
         """Give the nodes by the keys that links name, in their order."""
         return {node.key: node for node in self.nodes}
-
-    def to_text(self, *, colour: bool = False) -> str:
-        """Give a tree, the inputs indented below; what several have read is shown once and referred to after."""
-        return visuals.text(self._graph(), colour=colour)
-
-    def to_mermaid(self) -> str:
-        """Give a Mermaid flowchart; Mermaid draws 500 arrows unless its `maxEdges` is set."""
-        return visuals.mermaid(self._graph())
-
-    def to_dot(self) -> str:
-        """Give it in the language of Graphviz."""
-        return visuals.dot(self._graph())
-
-    def to_html(self) -> str:
-        """Give a page of its own, which loads nothing and has no scripts."""
-        return visuals.page(self._graph())
-
-    def to_json(self) -> str:
-        """Give what `to_dict` gives as JSON."""
-        return json.dumps(self.to_dict(), indent=1, allow_nan=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Give all of it as dicts, lists and text, the records whole."""
@@ -166,7 +139,7 @@ def _drawn(node: Ancestor) -> Node:
         params = (node.record or {}).get("params") or {} if node.state is not State.REPLACED else {}
         detail = f"{node.task_family}({', '.join(f'{name}={shown(value)}' for name, value in params.items())})"
     edges = tuple(Edge(link.key, _named(link)) for link in node.inputs)
-    return Node(node.key, node.path, node.state.value, detail, edges)
+    return Node(node.key, node.path, node.state.value, detail, edges, node.task_family or "")
 
 
 def _named(link: Link) -> str:

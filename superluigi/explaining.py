@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from superluigi import dag, identity, markup, provenance, visuals
+from superluigi import dag, identity, markup, provenance
 from superluigi.errors import TargetNotFoundError, public_name
 from superluigi.forcing import Forcing, plan_forcing
+from superluigi.pictures.drawings import Drawing
 from superluigi.planning import Plan, Planned, Verdict, is_made_elsewhere, make_plan
 from superluigi.staleness import Cause, Reason, gives_values, has_record, makers_of_values, own_outputs
 from superluigi.storage import workplace
@@ -20,6 +21,8 @@ from superluigi.targets.metadata import now
 from superluigi.visuals import Edge, Graph, Look, Node, Tone
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import luigi
 
     from superluigi.forcing import TaskClasses, TaskNames
@@ -134,7 +137,7 @@ def _present(task_cls: type[luigi.Task], time: str) -> Metadata:
 
 
 @dataclass(frozen=True)
-class Tree:
+class Tree(Drawing):
     """A task and all that it requires, each with its state: complete, missing, stale, unknown or forced."""
 
     plan: Plan
@@ -148,24 +151,22 @@ class Tree:
         """Give the tree as text: it is asked for to be read."""
         return str(self)
 
-    def _repr_html_(self) -> str:
-        return visuals.fragment(self.graph)
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as JSON's own types: the ids of the roots, and the tasks, each after all that it requires."""
+        return {"roots": list(self.graph.roots), "nodes": [_as_dict(node) for node in self.graph.nodes]}
 
-    def to_text(self, *, colour: bool = False) -> str:
-        """Give it as text, what is upstream indented; `colour` adds the codes of a terminal."""
-        return visuals.text(self.graph, colour=colour)
+    def _graph(self) -> Graph:
+        return self.graph
 
-    def to_mermaid(self) -> str:
-        """Give it in Mermaid's language."""
-        return visuals.mermaid(self.graph)
 
-    def to_dot(self) -> str:
-        """Give it in Graphviz' language."""
-        return visuals.dot(self.graph)
-
-    def to_html(self) -> str:
-        """Give it as a page of its own, which needs no network."""
-        return visuals.page(self.graph)
+def _as_dict(node: Node) -> dict[str, Any]:
+    return {
+        "task_id": node.key,
+        "task": node.label,
+        "state": node.state,
+        "detail": node.detail,
+        "requires": [{"task_id": edge.upstream, "role": edge.label} for edge in node.edges],
+    }
 
 
 def tree(
@@ -192,8 +193,7 @@ def tree(
         force_upstream_to_task_cls=force_upstream_to_task_cls,
     )
     plan = _planned([task], forcing)
-    nodes = tuple(_drawn(planned) for planned in plan)
-    return Tree(plan, Graph("", (str(task.task_id),), nodes, _LOOKS))
+    return Tree(plan, drawn(plan, [task]))
 
 
 def _planned(tasks: list[luigi.Task], forcing: Forcing) -> Plan:
@@ -205,13 +205,19 @@ def _planned(tasks: list[luigi.Task], forcing: Forcing) -> Plan:
         dag.forget()
 
 
+def drawn(plan: Plan, roots: Iterable[luigi.Task]) -> Graph:
+    """Give the tasks of a plan as a graph, each with its state."""
+    return Graph("", tuple(str(task.task_id) for task in roots), tuple(map(_drawn, plan)), _LOOKS)
+
+
 def _drawn(planned: Planned) -> Node:
     detail = "" if planned.verdict is Verdict.SKIP else "; ".join(map(str, planned.reasons))
     edges = tuple(
         Edge(str(upstream.task_id), ".".join(map(str, (part for part in role if part is not None))))
         for role, upstream in dag.required(planned.task)
     )
-    return Node(str(planned.task.task_id), public_name(planned.task), _state_of(planned), detail, edges)
+    task = planned.task
+    return Node(str(task.task_id), public_name(task), _state_of(planned), detail, edges, task.get_task_family())
 
 
 def _state_of(planned: Planned) -> str:

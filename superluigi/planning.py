@@ -206,19 +206,21 @@ def make_plan(
     raise_exception: bool = False,
     with_cost: bool = False,
     known: Callable[[luigi.Task], Verdict | None] = lambda _: None,
+    sight: Sight | None = None,
 ) -> Plan:
     """Plan a run. Asks what the run itself would ask: of a complete task nothing upstream, unless it might be stale.
 
     With `rerun_stale` each output in S3 costs a HEAD or listing, and a GET of its record. `with_cost` tells what will
     be downloaded, made and spent: for each task that may run a GET of its former record, and what it would itself ask
-    of its inputs, a HEAD or listing each. What is `known` of a task is not found out again. What `requires()`,
+    of its inputs, a HEAD or listing each. What is `known` of a task is not found out again. What was
+    seen is in `sight` afterwards, if one is given. What `requires()`,
     `output()` or `complete()` raise leaves as it is with `raise_exception`.
 
     Raises:
         CycleError: tasks require each other in a circle.
         TaskFailedError: one of the three fails, so that it cannot be told what would run. Names the task.
     """
-    planner = _Planner(roots, forcing, rerun_stale=rerun_stale, known=known)
+    planner = _Planner(roots, forcing, rerun_stale=rerun_stale, known=known, sight=sight)
     try:
         with dag.outputs_held(), garbage.held_off():
             return planner.plan(with_cost=with_cost)
@@ -242,13 +244,14 @@ class _Planner:
         *,
         rerun_stale: bool,
         known: Callable[[luigi.Task], Verdict | None],
+        sight: Sight | None,
     ) -> None:
         self.roots = roots
         self.known = known
         self.forcing = forcing
         self.rerun_stale = rerun_stale
         self.current: luigi.Task = roots[0]  # what is asked now
-        self.sight = Sight()
+        self.sight = Sight() if sight is None else sight
         self.complete: dict[luigi.Task, bool] = {}
         self.graph: dict[luigi.Task, tuple[luigi.Task, ...]] = {}
         self.verdicts: dict[luigi.Task, tuple[Verdict, tuple[Reason, ...]]] = {}

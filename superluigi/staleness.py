@@ -136,6 +136,11 @@ class Sight:
             raise seen
         return seen
 
+    def found(self, target: Target) -> Seen | None:
+        """Give what was found at a target, without a record that is not its own; None if nobody has looked at it."""
+        seen = self._seen.get(str(target.path))
+        return seen if isinstance(seen, Seen) else None
+
     def look_for_records(self, targets: Iterable[Target]) -> None:
         """Read the records that lie beside many targets, so many in S3 at a time as `max_concurrency` says."""
         calls = []

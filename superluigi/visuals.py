@@ -63,13 +63,17 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One thing that is drawn: `label` names it, `detail` says more in a few words."""
+    """One thing that is drawn: `label` names it, `detail` says more in a few words.
+
+    Where there are too many to be drawn, those of one `group` may be drawn as one.
+    """
 
     key: str
     label: str
     state: str
     detail: str = ""
     edges: tuple[Edge, ...] = ()
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -721,7 +721,13 @@ def test_why_and_tree_tell_the_state_of_a_task(made, cli) -> None:
 
 @pytest.mark.parametrize(
     ("name", "begins"),
-    [("g.mmd", "flowchart"), ("g.dot", "digraph"), ("g.html", "<!DOCTYPE html>"), ("g.txt", "✓ TotalsTask")],
+    [
+        ("g.mmd", "flowchart"),
+        ("g.dot", "digraph"),
+        ("g.html", "<!DOCTYPE html>"),
+        ("g.txt", "✓ TotalsTask"),
+        ("g.json", "{"),
+    ],
 )
 def test_a_graph_is_drawn_in_the_format_that_the_files_name_says(name, begins, made, cli) -> None:
     told = cli("graph", "pipeline.TotalsTask", "--date", DAY, "-o", name)
@@ -738,6 +744,7 @@ def test_a_graph_goes_to_stdout_without_a_file(made, cli) -> None:
 
 def test_pictures_are_drawn_by_graphviz_where_it_is_installed(made, cli, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setitem(sys.modules, "pygraphviz", None)  # as if it were not installed
     without = cli("graph", "pipeline.TotalsTask", "--date", DAY, "-o", "g.svg")
     dot = tmp_path / "bin" / "dot"
     dot.parent.mkdir()
@@ -746,7 +753,7 @@ def test_pictures_are_drawn_by_graphviz_where_it_is_installed(made, cli, tmp_pat
     told = cli("graph", "pipeline.TotalsTask", "--date", DAY, "-o", "g.svg")
 
     assert without.code == 2
-    assert "Graphviz" in without.err
+    assert "pip install 'superluigi[visuals]'" in without.err
     assert (told.code, Path("g.svg").read_text()) == (0, "-Tsvg digraph\n")
 
 

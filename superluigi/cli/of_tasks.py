@@ -194,17 +194,7 @@ def tree(task: luigi.Task, options: argparse.Namespace) -> Answer:
     from superluigi.explaining import tree
 
     drawn = tree(task, **shared.forcing(task, options))
-    nodes = [
-        {
-            "task_id": node.key,
-            "task": node.label,
-            "state": node.state,
-            "detail": node.detail,
-            "requires": [{"task_id": edge.upstream, "role": edge.label} for edge in node.edges],
-        }
-        for node in drawn.graph.nodes
-    ]
-    return Answer(lambda colour: drawn.to_text(colour=colour), {"roots": list(drawn.graph.roots), "nodes": nodes})
+    return Answer(lambda colour: drawn.to_text(colour=colour), drawn.to_dict())
 
 
 def graph_options(parser: Parser) -> None:
@@ -214,9 +204,9 @@ def graph_options(parser: Parser) -> None:
 
 
 def graph(task: luigi.Task, options: argparse.Namespace) -> Answer:
-    from superluigi.explaining import tree
+    from superluigi.task_graph import graph
 
-    return drawings.drawn(tree(task, **shared.forcing(task, options)), options, "mermaid")
+    return drawings.drawn(graph(task, **shared.forcing(task, options)), options, "mermaid")
 
 
 def accept(task: luigi.Task, _: argparse.Namespace) -> Answer:
