@@ -43,6 +43,7 @@ _MAX_LINE = 1000
 _MAX_LINES = 200
 _MAX_INNER = 5
 INTERRUPTED = 128 + signal.SIGINT  # the exit code of a task's process, as shells have it
+SAID_OF_INTERRUPTION = "it was interrupted, as by Ctrl-C"
 _HEADER = "Traceback (most recent call last):"
 _MAX_REMEMBERED = 20
 
@@ -104,7 +105,7 @@ def _clean(text: str) -> str:
 def _of_death(code: int) -> str:
     """Say how a process ended without a word; by a negative code `multiprocessing` tells of a signal."""
     if code == INTERRUPTED:
-        return "it was interrupted, as by Ctrl-C"
+        return SAID_OF_INTERRUPTION
     if code >= 0:
         return f"its process ended with the exit code {code}, without an exception"
     try:

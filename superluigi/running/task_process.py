@@ -33,7 +33,7 @@ from luigi.worker import ContextManagedTaskProcess
 from superluigi import config as configuration
 from superluigi import dag, provenance, task_log
 from superluigi.errors import public_name
-from superluigi.failures import INTERRUPTED, Circumstances, text_for_log
+from superluigi.failures import INTERRUPTED, SAID_OF_INTERRUPTION, Circumstances, text_for_log
 from superluigi.running import bars, screen
 from superluigi.running.progress import Begun, Printed
 from superluigi.running.single_flight import Turn, turn
@@ -351,6 +351,8 @@ class TaskProcess(ContextManagedTaskProcess):
         is, it is asked now: Luigi has what is missing made again, and then this task.
         """
         task_id, status, expl, missing, new_deps = result
+        if status is None:  # Luigi lets a KeyboardInterrupt pass, and would have the task run again
+            status, expl = FAILED, SAID_OF_INTERRUPTION
         if status == FAILED and not missing and self._failure:
             missing = self.missing()
         circumstances = self._circumstances() if status == FAILED else None
