@@ -27,7 +27,9 @@ PAGES = {
     "superluigi/pictures/assets/NOTICE.md": "notice.md",
     "benchmarks/README.md": "benchmarks.md",
     "tutorial/superluigi_tutorial.py": "tutorial.md",
+    "examples/README.md": "examples/index.md",
 }
+PAGES |= {f"examples/{path.name}": f"examples/{path.stem}.md" for path in sorted(ROOT.glob("examples/*.py"))}
 _SOURCES = {page: source for source, page in PAGES.items()}
 _WIDE = ("index.md", "configuration.md")  # their tables need the room of the table of contents
 _FENCED_OR_LINK = re.compile(r"^```.*?^```$|\]\(([^)\s#]+)", flags=re.DOTALL | re.MULTILINE)
@@ -37,7 +39,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages."""
     for source, page in PAGES.items():
         text = (ROOT / source).read_text(encoding="utf-8")
-        if source.endswith(".py"):
+        if source.startswith("examples/") and source.endswith(".py"):
+            text = f"# {posixpath.basename(source)}\n\n```python\n{text.rstrip()}\n```\n"
+        elif source.endswith(".py"):
             text = _as_markdown(text)
         elif source == "LICENSE":
             text = f"# Licence\n\n```text\n{text.rstrip()}\n```\n"

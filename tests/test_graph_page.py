@@ -1,9 +1,6 @@
 """The page of a graph in a real browser: what is drawn, clicking, searching, filtering, many tasks, hostile names."""
 
-import os
-
 import pytest
-from browser import CHROMEDRIVER, CHROMIUM
 from selenium.webdriver import ActionChains
 
 from superluigi import External, task_graph
@@ -95,12 +92,6 @@ def click_box(browser, words):
     script = "return cy.nodes().filter((box) => box.data('words').startsWith(arguments[0]))[0].renderedPosition()"
     place = browser.run(script, words)
     browser.click_at("#picture", place["x"], place["y"])
-
-
-@pytest.mark.skipif(not os.environ.get("CI"), reason="elsewhere these tests may be skipped")
-def test_where_changes_are_checked_there_is_a_browser():
-    assert CHROMIUM
-    assert CHROMEDRIVER
 
 
 def test_a_small_graph_shows_every_task_with_its_sign_and_every_edge(opened):
