@@ -100,7 +100,7 @@ if __name__ == "__main__":
         cluster = LocalCluster(
             n_workers=arguments.workers,
             threads_per_worker=1,  # with more of them, tasks share a process
-            dashboard_address=None,
+            dashboard_address=":0",  # any free port, as the usual one may be taken
         )
         # The tasks travel to the workers; what to run next is decided here, by Luigi's rules. For a cluster that is
         # there already, `executor="tcp://10.0.0.5:8786"` is enough.

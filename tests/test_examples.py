@@ -23,7 +23,7 @@ def run(script: Path | str, *arguments: str, succeeds: bool = True) -> str:
     """Run an example in the working directory, which is the test's own, and give what it prints."""
     done = subprocess.run(
         [sys.executable, str(FOLDER / script), *arguments],
-        env={**without_data_dir(), **temporary_folder(), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        env=settings(),
         capture_output=True,
         encoding="utf-8",
         timeout=TIMEOUT_S,
@@ -34,14 +34,13 @@ def run(script: Path | str, *arguments: str, succeeds: bool = True) -> str:
     return done.stdout
 
 
-def without_data_dir() -> dict[str, str]:
-    """What a reader has not set, so that an example that does not choose the place itself writes to the home."""
-    return {name: value for name, value in os.environ.items() if name != "SUPERLUIGI_LOCAL_DATA_DIR"}
+def settings() -> dict[str, str]:
+    """Those of a reader: an example that does not choose the place itself writes to the home, or to `TMPDIR`.
 
-
-def temporary_folder() -> dict[str, str]:
-    """A place for temporary files, of which none may stay."""
-    return {"TMPDIR": str(Path.home())}
+    Not measured by coverage, which would take longer than they do: what they call is tested by others.
+    """
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("COVERAGE_", "SUPERLUIGI_"))}
+    return {**inherited, "TMPDIR": str(Path.home()), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def ran(output: str) -> dict[str, int]:
