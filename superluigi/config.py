@@ -167,12 +167,17 @@ def of_this_call() -> Mapping[str, Mapping[str, str]]:
 
 @contextlib.contextmanager
 def applied(
-    config: Mapping[str, Mapping[str, Any]] | None, config_file: str | Path | None, *, runs_in_pool: bool = False
+    config: Mapping[str, Mapping[str, Any]] | None,
+    config_file: str | Path | None,
+    *,
+    runs_in_pool: bool = False,
+    takes_any_value: bool = False,
 ) -> Iterator[None]:
     """Hold `config_file`, and `config` over it, in Luigi's configuration; on exit all is as before.
 
     With `runs_in_pool` the block waits for tasks of a pool, which may be those that wait for the settings of the task
-    that the block is part of, see `shared`: that task has its turn again after them.
+    that the block is part of, see `shared`: that task has its turn again after them. With `takes_any_value` a setting
+    of ours that has a value it does not take is an error only where it is read.
 
     Luigi's configuration belongs to the process, so two calls in two threads see each other's values: the value of
     the call that came last counts. Once both have ended, in whatever order, all is as before.
@@ -190,7 +195,7 @@ def applied(
     held = {section: {**outer.get(section, {}), **values.get(section, {})} for section in (*outer, *values)}
     with _held(held), _in_luigi(held), _lent() if runs_in_pool else contextlib.nullcontext():
         for key, read in readers().items():
-            if key in values.get(SECTION, {}):
+            if key in values.get(SECTION, {}) and not takes_any_value:
                 read()  # says now, and not when a task needs it, what cannot be used
         yield
 

@@ -225,7 +225,10 @@ def _has_iterator(nested: Any) -> bool:
 def bearer_of(task: Any) -> tuple[str, str, str]:
     """Give what tells a task from all others in a run, without asking for its requirements."""
     task_cls = type(task)
-    return task_cls.__module__, task_cls.__qualname__, task.luigi_task_id
+    module = (
+        "__main__" if task_cls.__module__ == "__mp_main__" else task_cls.__module__
+    )  # in a process that was spawned
+    return module, task_cls.__qualname__, task.luigi_task_id
 
 
 def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:

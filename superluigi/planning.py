@@ -1,7 +1,8 @@
 """What a run would do, task by task, and why: run, skip, or not known until what is upstream has run.
 
-Nothing here runs a task or touches an output. The invariant: what a plan says of a task is what the run itself finds,
-as one and the same plan is what the run goes by; and a plan is a value, kept nowhere.
+Nothing here runs a task or touches an output. The invariant: what a plan says of a task is what the run itself finds:
+with `rerun_stale` the run goes by the plan, and without it the worker looks at one level of the graph after the other
+(`running.worker`), by the same rules. A plan is a value, kept nowhere.
 """
 
 from __future__ import annotations

@@ -495,6 +495,52 @@ def test_processes_that_are_not_forked_get_the_settings_and_the_id_of_the_run(me
     assert "MainProcess" not in (tmp_path / "First.txt").read_text()
 
 
+SPAWNED_WITH_VALUES = """
+import multiprocessing, sys
+from superluigi import AtomicTaskWithMetadata, LocalFileTarget, MemoryTarget, run_task
+
+class Value(AtomicTaskWithMetadata):
+    def output(self):
+        return MemoryTarget()
+
+    def run(self, output_path):
+        output_path.set(41)
+
+class Reader(AtomicTaskWithMetadata):
+    def requires(self):
+        return Value()
+
+    def output(self):
+        return LocalFileTarget("read.txt")
+
+    def run(self, input_path, output_path):
+        output_path.write_text(str(input_path.get() + 1))
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    run_task(Reader(), num_workers=2)
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_processes_that_are_not_forked_get_values_and_may_be_followed(method: str, tmp_path: Path) -> None:
+    (tmp_path / "spawned.py").write_text(SPAWNED_WITH_VALUES)
+    transport = json.dumps({"type": "file", "log_file_path": str(tmp_path / "events.jsonl"), "append": True})
+
+    subprocess.run(
+        [sys.executable, "spawned.py", method],
+        check=True,
+        capture_output=True,
+        timeout=60,
+        env={**os.environ, "OPENLINEAGE__TRANSPORT": transport},
+    )
+
+    assert (tmp_path / "read.txt").read_text() == "42"
+    told = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    ended = [event["job"]["name"] for event in told if event["eventType"] == "COMPLETE"]
+    assert ended == ["spawned.Value", "spawned.Reader", "run_task.spawned.Reader"]
+
+
 # Failures
 
 

@@ -117,7 +117,7 @@ def _overview() -> str:
 def _plain(command: Command, words: list[str], request: Request) -> Answer:
     given = command.parser().parse_all(words)
     request.wants_json = bool(getattr(given, "json", False))
-    with _configured(given):
+    with _configured(given, takes_any_value=True):  # doctor tells of them
         naming.make_importable()
         return command.call(given)
 
@@ -172,14 +172,16 @@ def _has_module(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def _configured(given: argparse.Namespace, others: dict[str, dict[str, str]] | None = None) -> Iterator[None]:
+def _configured(
+    given: argparse.Namespace, others: dict[str, dict[str, str]] | None = None, *, takes_any_value: bool = False
+) -> Iterator[None]:
     """Hold what the command line says of the configuration, and of the parameters of other tasks."""
     sections: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for section, option, value in getattr(given, "config", None) or []:
         sections[section][option] = value
     for family, values in (others or {}).items():
         sections[family].update(values)
-    with configuration.applied(sections, getattr(given, "config_file", None)):
+    with configuration.applied(sections, getattr(given, "config_file", None), takes_any_value=takes_any_value):
         yield
 
 

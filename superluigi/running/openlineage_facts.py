@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import luigi
 
 from superluigi import dag, identity, provenance
+from superluigi.origins import origin_of
 from superluigi.source import source_of
 from superluigi.targets import LocalFileTarget, LocalFolderTarget
 
@@ -135,12 +136,7 @@ def address_of_remote(remote: str) -> str | None:
 
 def job_name(task_cls: type[luigi.Task]) -> str:
     """Give module and family; a script has the name by which others would import it."""
-    module = task_cls.__module__
-    if module == "__main__":
-        main = sys.modules.get("__main__")
-        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-        module = spec.name if spec is not None else Path(file).stem if file else module
-    return f"{module}.{task_cls.get_task_family()}"
+    return f"{origin_of(task_cls.__module__).name}.{task_cls.get_task_family()}"
 
 
 def job_name_of_run(roots: Sequence[luigi.Task]) -> str:

@@ -258,18 +258,23 @@ class TaskProcess(ContextManagedTaskProcess):
         self._settings = configuration.of_this_call()
         self._upstream: dict[luigi.Task, bool] | None = None
         self._kept: TaskLog | None = None
+        self._values: Mapping[Key, Reference] | None = None  # that the task reads, where they are not inherited
         self.check_complete = self._is_complete  # type: ignore[assignment]  # Luigi's is a partial of the same form
 
     def start(self) -> None:
         """Run the task in a process of its own, which reports by a pipe."""
         reader, self._writer = multiprocessing.Pipe(duplex=False)
+        run = self.of_run
+        if multiprocessing.get_start_method() != "fork":  # then it is sent, and not the whole graph with it
+            self._values = run.memory.references(run.keys_read_by(self.task))
+            self.of_run = run.as_seen_by(self.task)
         # They stay with the worker, also where a process is not forked.
         results, self.results = self.results, None
         self.tell = None if self.tell is None else self._tell_from_afar
         sending, self._sending = self._sending, None  # type: ignore[assignment]
         gc.freeze()  # a collection in the new process would copy every page that this one has
         super().start()
-        self.results, self._sending = results, sending
+        self.results, self._sending, self.of_run = results, sending, run
         self._writer.close()  # so that it is closed when the process ends
         self.results.expect(reader, self)
 
@@ -281,10 +286,14 @@ class TaskProcess(ContextManagedTaskProcess):
         # Threads of executors do not live on in a fork, but Python would wait for them when this process ends, and fail
         # where run_task itself is called in one.
         getattr(concurrent.futures.thread, "_threads_queues", {}).clear()
-        is_forked = configuration.of_this_call() == self._settings  # then it has inherited them
-        held = contextlib.nullcontext() if is_forked else configuration.applied(self._settings, None)
         self._sending = threading.Lock()
-        with held, provenance.run(self.of_run.run_id), bars.none_within(), screen.forwarded(self._print, self.screen):
+        with contextlib.ExitStack() as stack:
+            if self._values is not None:  # it is not forked, so it has inherited nothing
+                stack.enter_context(configuration.applied(self._settings, None))
+                stack.enter_context(memory.holding(memory.Memory(self._values, leaves=True)))
+            stack.enter_context(provenance.run(self.of_run.run_id))
+            stack.enter_context(bars.none_within())
+            stack.enter_context(screen.forwarded(self._print, self.screen))
             try:
                 self.run_in_turn()
             except KeyboardInterrupt:  # Ctrl-C reaches every process of the terminal; the one that was started tells
