@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import luigi
 
@@ -120,9 +120,6 @@ def _number(value: Any) -> Any:
         message = f"a number was expected, and not a {type(value).__name__}"
         raise TypeError(message)
     return value
-
-
-Expected: TypeAlias = Expectation | Callable[[Any], bool]
 
 
 def check(task: luigi.Task, record: Metadata) -> None:

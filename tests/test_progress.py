@@ -47,6 +47,7 @@ from superluigi import (
     TransferStarted,
     run_task,
 )
+from superluigi.expectations import key_of
 from superluigi.running import durations, events
 
 EVENTS = [
@@ -374,7 +375,7 @@ class Day(AtomicTaskWithMetadata):
         output_path.write_text(str(self.number))
 
 
-DAY = f"{Day.__module__}.{Day.__qualname__}"
+DAY = key_of(Day)
 DAYS = [Day(number=number) for number in range(4)]
 
 

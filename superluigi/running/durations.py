@@ -10,9 +10,11 @@ import contextlib
 import json
 import os
 import time
+import weakref
 from typing import TYPE_CHECKING
 
 from superluigi import config
+from superluigi.expectations import key_of
 from superluigi.staleness import own_outputs
 from superluigi.storage import processes, workplace
 from superluigi.targets.s3 import is_remote
@@ -30,10 +32,16 @@ _SAMPLES = 3  # records that are read for a class
 _MAX_READ = 100  # records that are read for a run
 
 
+_kinds: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()  # to tell one looks at files
+
+
 def kind_of(task: luigi.Task) -> str:
-    """Give the full name of a task's class."""
+    """Give the name of a task's class by which its runs are told from those of others, as those of its history are."""
     task_cls = type(task)
-    return f"{task_cls.__module__}.{task_cls.__qualname__}"
+    kind = _kinds.get(task_cls)
+    if kind is None:
+        kind = _kinds[task_cls] = key_of(task_cls)
+    return kind
 
 
 class Durations:

@@ -29,14 +29,12 @@ if TYPE_CHECKING:
 _log = logging.getLogger("superluigi")
 
 
-def path_of(given: object) -> Path | None:
+def path_of(given: object) -> Path:
     """Give where the report is to be, a place that can be written; the folder is made if there is none.
 
     Raises:
         ConfigError: it is no path of a page, or nothing can be written there.
     """
-    if given is None:
-        return None
     if not isinstance(given, str | os.PathLike) or not str(given).lower().endswith((".html", ".htm")):
         message = f"report is {given!r}, but must be the path of a page, such as 'run.html', or None."
         raise ConfigError(message)
