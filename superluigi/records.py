@@ -22,11 +22,8 @@ import luigi
 
 from superluigi import config
 from superluigi.errors import (
-    BucketNotFoundError,
-    CredentialsError,
     InvalidNameError,
     StorageError,
-    StoreUnavailableError,
     SuperLuigiError,
     TargetNotFoundError,
     TaskTypeError,
@@ -35,7 +32,9 @@ from superluigi.provenance import IN_MEMORY, SCHEMA
 from superluigi.storage.concurrency import run_all
 from superluigi.storage.s3 import Bucket
 from superluigi.targets import LocalFileTarget, LocalFolderTarget, S3ObjectTarget, S3PrefixTarget, Target
+from superluigi.targets.foresight import OF_THE_WHOLE_BUCKET
 from superluigi.targets.metadata import REMOVED
+from superluigi.targets.s3 import UNFINISHED_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -49,7 +48,6 @@ RECORD_SUFFIX = ".metadata.json"
 
 _MAX_RECORD_BYTES = 256 << 20  # a record holds its direct inputs alone; what is larger is none
 _MAX_DEPTH = 120  # levels of a record: metadata are refused beyond 100
-_OF_THE_WHOLE_BUCKET = (BucketNotFoundError, CredentialsError, StoreUnavailableError)
 _MAX_SHOWN = 60
 _MAX_NAME = 255  # characters of a part of a path: no file system takes more
 
@@ -325,7 +323,7 @@ class Reader:
             if not key.endswith("/"):
                 return asked.has(key)
             listed = asked.listing(key, limit=10)
-            return any(not item.key.endswith(("/", RECORD_SUFFIX, ".superluigi-unfinished")) for item in listed)
+            return any(not item.key.endswith(("/", RECORD_SUFFIX, UNFINISHED_NAME)) for item in listed)
 
     @contextlib.contextmanager
     def _asking(self, name: str) -> Iterator[Bucket]:
@@ -334,7 +332,7 @@ class Reader:
             raise self._refused[name].with_traceback(None)
         try:
             yield self._buckets.setdefault(name, Bucket(name))
-        except _OF_THE_WHOLE_BUCKET as error:
+        except OF_THE_WHOLE_BUCKET as error:
             self._refused[name] = error
             raise
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Question: TypeAlias = "tuple[Bucket, str]"  # is there such an object; with a slash at its end: is there a prefix
 
-_OF_THE_WHOLE_BUCKET = (BucketNotFoundError, CredentialsError, StoreUnavailableError)
+OF_THE_WHOLE_BUCKET = (BucketNotFoundError, CredentialsError, StoreUnavailableError)
 
 _answers: ContextVar[dict[Question, bool | StorageError] | None] = ContextVar("superluigi_foresight", default=None)
 
@@ -68,7 +68,7 @@ def look_ahead(objects: Iterable[Question], prefixes: Iterable[tuple[Question, C
         try:
             present = bucket.present(asked)
         except StorageError as error:
-            if isinstance(error, _OF_THE_WHOLE_BUCKET):  # ten thousand targets need not each wait for that again
+            if isinstance(error, OF_THE_WHOLE_BUCKET):  # ten thousand targets need not each wait for that again
                 answers.update(dict.fromkeys(((bucket, key) for key in asked), error))
         else:
             answers.update({(bucket, key): key in present for key in asked})

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _INSIDE_NAME = ".metadata.json"
 _MARKER_SUFFIX = ".superluigi-intent"
 _LEASE_SUFFIX = ".superluigi-lease"
-_UNFINISHED_NAME = ".superluigi-unfinished"
+UNFINISHED_NAME = ".superluigi-unfinished"
 _RUN_ID = "superluigi-run-id"
 _MAX_KEY_BYTES = 1024
 _DOWNLOADS = 3
@@ -257,7 +257,7 @@ class S3PrefixStore(_S3Store):
     @property
     def _unfinished_key(self) -> str:
         """The object that stands in the prefix while it is written."""
-        return f"{self.key}{_UNFINISHED_NAME}"
+        return f"{self.key}{UNFINISHED_NAME}"
 
     def is_unfinished_by(self, run: str) -> bool:
         """Say whether this run marked the prefix, or began to write it, and did not end. Up to two GETs."""
