@@ -160,8 +160,13 @@ class TaskFailedError(SuperLuigiError, RuntimeError):
         lines = "\n".join([f"{count}:" if told else summary, *told]).split("\n")
         super().__init__("\n".join(["\n  ".join(lines), *self._ways_out()]))
 
+    @property
+    def can_be_debugged(self) -> bool:
+        """Whether something of the user's own has failed, and not what was found out before anything ran."""
+        return any(failure.is_of_the_user for failure in self.failures)
+
     def _ways_out(self) -> list[str]:
-        if all(failure.exception is None and not failure.traceback for failure in self.failures):
+        if not self.can_be_debugged:
             return []
         return [
             "superluigi.debug(last=True) runs the first of them again, on the same inputs and without publishing, and",
@@ -232,6 +237,12 @@ class TaskFailure:
     def __repr__(self) -> str:
         """Show the task and the reason, not the whole traceback."""
         return f"TaskFailure({self.task}: {self.reason})"
+
+    @property
+    def is_of_the_user(self) -> bool:
+        """Whether a debugger leads to the place: not where the library has refused something before `run` began."""
+        was_refused = isinstance(self.exception, SuperLuigiError) and self.log is None
+        return (self.exception is not None or bool(self.traceback)) and not was_refused
 
     def headline(self) -> str:
         """Give the task and why it failed; a reason of many lines is cut."""

@@ -243,8 +243,10 @@ _last: list[luigi.Task] = []
 def remember(tasks: Sequence[luigi.Task]) -> None:
     """Keep the tasks that failed in a run, for `debug(last=True)` in this process or in another on this machine.
 
-    The file holds their parameters, private ones among them; nobody else may read it.
+    The file holds their parameters, private ones among them; nobody else may read it. A plan remembers nothing.
     """
+    if workplace.is_hands_off():
+        return
     _last[:] = tasks[:_MAX_REMEMBERED]
     with contextlib.suppress(Exception):  # what does not pickle can be entered from this process alone
         import cloudpickle

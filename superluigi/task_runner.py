@@ -189,7 +189,7 @@ def run_task(
         _warn_of_former(roots)
         dag.forget()
         try:
-            with dag.settled():
+            with dag.settled(), workplace.hands_off() if dry_run else contextlib.nullcontext():
                 forcing = plan_forcing(
                     roots,
                     force=force,
@@ -200,10 +200,9 @@ def run_task(
                 )
                 judges = configuration.reruns_stale() if rerun_stale is None else rerun_stale
                 if dry_run:
-                    with workplace.hands_off():
-                        return make_plan(
-                            roots, forcing, rerun_stale=judges, raise_exception=raise_exception, with_cost=True
-                        )
+                    return make_plan(
+                        roots, forcing, rerun_stale=judges, raise_exception=raise_exception, with_cost=True
+                    )
                 going_by = (
                     make_plan(roots, forcing, rerun_stale=True, raise_exception=raise_exception) if judges else None
                 )

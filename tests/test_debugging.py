@@ -22,6 +22,7 @@ from superluigi import (
     TaskTypeError,
     TaskWithMetadata,
     debug,
+    failures,
     history,
     run_task,
 )
@@ -89,6 +90,23 @@ def test_what_fails_before_run_is_entered_too(broken: str, typed: Any, capsys: p
     debug(last=True)
 
     assert "(Pdb) 4712" in capsys.readouterr().out
+
+
+def test_a_plan_that_fails_does_not_stand_in_for_the_task_that_failed_last() -> None:
+    class Broken(AtomicTaskWithMetadata):
+        def run(self) -> None:
+            raise ValueError
+
+    class Unplanned(AtomicTaskWithMetadata):
+        def complete(self) -> bool:
+            raise OSError
+
+    with pytest.raises(TaskFailedError):
+        run_task(Broken())
+    with pytest.raises(TaskFailedError):
+        run_task(Unplanned(), dry_run=True)
+
+    assert [type(task) for task in failures.recall()] == [Broken]
 
 
 def test_a_debugger_that_is_not_there_gives_way_to_pythons_own(

@@ -176,6 +176,19 @@ def test_of_what_fails_before_it_runs_the_users_line_is_told(broken: str, tmp_pa
     assert failure.inputs == ()
 
 
+def test_what_the_library_refuses_before_anything_runs_is_told_without_a_way_into_a_debugger() -> None:
+    class GivesText(AtomicTaskWithMetadata):
+        def output(self) -> Any:
+            return "a.txt"
+
+        def run(self, output_path: Path) -> None: ...
+
+    error = failed(GivesText())
+
+    assert "GivesText.output() gives 'a.txt'" in str(error)
+    assert "debug" not in str(error)
+
+
 def test_data_that_are_missing_are_told_without_a_way_into_a_debugger(tmp_path: Path) -> None:
     error = failed(External("gone.csv"))
 

@@ -222,8 +222,8 @@ def _hint(error: Exception) -> str:
         return nearest(error.name, error.candidates)
     if isinstance(error, SchedulerUnavailableError):
         return " On the command line: --config superluigi.scheduler_url=http://host:8082"
-    if isinstance(error, TaskFailedError) and any(failure.exception or failure.traceback for failure in error.failures):
-        return "\nOn the command line: superluigi debug --last"
+    if isinstance(error, TaskFailedError) and error.can_be_debugged:
+        return "\nOn the command line: superluigi debug"
     return ""
 
 
