@@ -44,7 +44,7 @@ class Box:
 
 
 BOXES = [
-    Box(20, 20, 250, 74, OURS, "run_task(task)", ("applies config, makes the plan:", "missing, forced, stale")),
+    Box(20, 20, 250, 74, OURS, "run_task(task)", ("applies config, finds out what is", "missing, forced or stale")),
     Box(
         335,
         20,
