@@ -1055,7 +1055,7 @@ def test_verify_tells_of_all_outputs_although_one_is_missing(made, cli) -> None:
 
 
 def test_a_failed_run_tells_how_to_debug_it_on_the_command_line(cli, pipeline) -> None:
-    assert "superluigi debug" in cli("run", "pipeline.SalesTask", "--date", DAY, "--fails").err
+    assert "\nOn the command line: superluigi debug\n" in cli("run", "pipeline.SalesTask", "--date", DAY, "--fails").err
     assert "superluigi debug" not in cli("run", "pipeline.NeedsRawTask").err
 
 
