@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import sys
 import types
 import uuid
@@ -51,7 +52,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Draw the seed, before pytest-xdist hands the options on to its workers."""
+    """Let SIGINT interrupt, and draw the seed before pytest-xdist hands the options on to its workers."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and theirs, ignore it
     if config.option.kill_seed is None:
         config.option.kill_seed = secrets.randbelow(1_000_000)
 

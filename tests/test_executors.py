@@ -518,13 +518,11 @@ def test_a_report_that_cannot_be_read_fails_its_task(folder: str) -> None:
 # The caller ends before its tasks
 
 CALLER = """
-    import multiprocessing, signal, sys
+    import multiprocessing, sys
     from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
     sys.path.insert(0, sys.argv[1])
     from executor_tasks import Lasting, Waiting
     from superluigi import run_task
-
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born ignoring it
 
     def main(executor, kind=Lasting, **options):
         tasks = [kind(folder=sys.argv[2], name=f"task{i}", **options) for i in range(6)]

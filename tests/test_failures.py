@@ -142,8 +142,6 @@ def test_a_process_that_dies_is_told_with_its_log(code: int, tmp_path: Path) -> 
 
         def run(self, output_path: Path) -> None:
             print("my last words")
-            if code == -signal.SIGINT:
-                signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
             if code < 0:
                 os.kill(os.getpid(), -code)
             os._exit(code)

@@ -339,15 +339,6 @@ def test_calls_see_the_configuration_of_the_caller() -> None:
     assert seen == [5] * 8
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """SIGINT raises KeyboardInterrupt, also where the tests are a shell's background job, which is born ignoring it."""
-    found = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, found)
-
-
-@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_stops_what_has_not_begun_and_leaves_no_thread() -> None:
     begun: list[int] = []
     is_interrupted = threading.Event()
