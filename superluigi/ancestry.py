@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from superluigi import garbage
+from superluigi.markup import Tone
 from superluigi.pictures.drawings import Drawing
 from superluigi.provenance import IN_MEMORY
 from superluigi.records import (
@@ -30,7 +31,7 @@ from superluigi.records import (
     shown,
 )
 from superluigi.targets.metadata import REMOVED
-from superluigi.visuals import Edge, Graph, Look, Node, Tone
+from superluigi.visuals import Edge, Graph, Look, Node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -11,7 +11,7 @@ from collections import defaultdict, deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from superluigi import dag, visuals
+from superluigi import dag, markup, visuals
 from superluigi.ancestry import Lineage, trace
 from superluigi.errors import TargetNotFoundError
 from superluigi.records import State, shown
@@ -45,7 +45,7 @@ class Change:
 
     def __str__(self) -> str:
         """Give it on one line."""
-        return f"{visuals.clean(self.field)}: {' -> '.join(self.told())}"
+        return f"{markup.clean(self.field)}: {' -> '.join(self.told())}"
 
     def told(self) -> tuple[str, str]:
         """Give both values in few characters, digests cut short."""
@@ -70,7 +70,7 @@ class Difference:
         for cause in self.causes:
             more = f" (and at {len(cause.others)} more)" if cause.others else ""
             task = f"{cause.task_family}, " if cause.task_family else ""
-            lines += [f"  {cause}", f"      at {task}{visuals.clean(cause.where)}{more}"]
+            lines += [f"  {cause}", f"      at {task}{markup.clean(cause.where)}{more}"]
             if len(cause.route) > 1:
                 lines.append(f"      by way of {_way(cause.route)}")
         return "\n".join(lines)
@@ -87,7 +87,7 @@ class Difference:
         return visuals.table(self._title(), head, rows)
 
     def _title(self) -> str:
-        names = f"{visuals.clean(self.before)} and {visuals.clean(self.after)}"
+        names = f"{markup.clean(self.before)} and {markup.clean(self.after)}"
         return f"{names} differ because of:" if self.causes else f"{names} have the same lineage."
 
 
@@ -95,12 +95,12 @@ def _told(value: object) -> str:
     if isinstance(value, str) and value.startswith("sha256"):
         kind, _, digits = value.partition(":")
         return f"{kind}:{digits[:12]}…"
-    return "nothing" if value is None else visuals.clean(shown(repr(value)))
+    return "nothing" if value is None else markup.clean(shown(repr(value)))
 
 
 def _way(route: tuple[str, ...]) -> str:
     steps = route if len(route) <= 6 else (*route[:3], f"… {len(route) - 5} more …", *route[-2:])
-    return " <- ".join(map(visuals.clean, steps))
+    return " <- ".join(map(markup.clean, steps))
 
 
 def diff(a: Output | Lineage, b: Output | Lineage) -> Difference:

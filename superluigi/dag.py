@@ -144,6 +144,12 @@ def hands_on(task: luigi.Task) -> bool:
     return isinstance(task, luigi.WrapperTask) or is_group(type(task))
 
 
+def is_external(task: luigi.Task) -> bool:
+    """Say whether there is nothing to run of a task: its data are made elsewhere."""
+    run: object = task.run
+    return run is None or run is NotImplemented
+
+
 def is_known_complete(task: luigi.Task) -> bool:
     """Say whether the run that is under way has found or made the task complete, by its outputs alone."""
     return is_ours(task) and bool(remembered(task).get("is_complete"))

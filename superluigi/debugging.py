@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import luigi
 
-from superluigi import failures
+from superluigi import dag, failures
 from superluigi.errors import TaskTypeError, public_name
 from superluigi.execution import examined
 from superluigi.rehearsal import rehearsed, run_alone
@@ -51,8 +51,7 @@ def debug(task: AnyTask | None = None, *, last: bool = False, step: bool = False
             print(failures.said_by(error))
             post_mortem(error, chosen)
 
-    run: object = chosen.run
-    if run is None or run is NotImplemented:
+    if dag.is_external(chosen):
         message = f"{public_name(chosen)} is made elsewhere: it has no run() to enter. See why its data are missing."
         raise TaskTypeError(message)
     print(f"{public_name(chosen)}: runs again; nothing will be published.")

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from superluigi import dag, identity, markup, provenance
 from superluigi.errors import TargetNotFoundError, public_name
 from superluigi.forcing import Forcing, plan_forcing
+from superluigi.markup import Tone
 from superluigi.pictures.drawings import Drawing
-from superluigi.planning import Plan, Planned, Verdict, is_made_elsewhere, make_plan
+from superluigi.planning import Plan, Planned, Verdict, make_plan
 from superluigi.staleness import Cause, Reason, gives_values, has_record, makers_of_values, own_outputs
 from superluigi.storage import workplace
 from superluigi.targets.metadata import now
-from superluigi.visuals import Edge, Graph, Look, Node, Tone
+from superluigi.visuals import Edge, Graph, Look, Node
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,7 +51,7 @@ class Explanation:
     task: str
     verdict: Verdict
     reasons: tuple[Reason, ...]
-    is_made_elsewhere: bool = False
+    is_external: bool = False
 
     def __str__(self) -> str:
         """Give the sentences, one reason a line."""
@@ -64,9 +65,9 @@ class Explanation:
         return markup.card(markup.titled(self._summary()), markup.lines(f"• {reason}" for reason in self.reasons))
 
     def _summary(self) -> str:
-        if self.is_made_elsewhere and not self.reasons:
+        if self.is_external and not self.reasons:
             return f"{self.task} is there. It is made elsewhere, so no run makes it."
-        if self.is_made_elsewhere:
+        if self.is_external:
             return f"{self.task} is not there. It is made elsewhere, so no run makes it:"
         if self.verdict is Verdict.SKIP:
             return f"{self.task} will not run: it is complete, and as its record says."
@@ -90,7 +91,7 @@ def why(task: AnyTask) -> Explanation:
     """
     task = dag.check_is_asked_of_task(task, "why")
     planned = _planned([task], Forcing())[task]
-    return Explanation(public_name(task), planned.verdict, planned.reasons, is_made_elsewhere(task))
+    return Explanation(public_name(task), planned.verdict, planned.reasons, dag.is_external(task))
 
 
 def accept(task: AnyTask) -> None:
@@ -221,7 +222,7 @@ def _drawn(planned: Planned) -> Node:
 
 
 def _state_of(planned: Planned) -> str:
-    if is_made_elsewhere(planned.task):
+    if dag.is_external(planned.task):
         return "gone" if planned.reasons else "elsewhere"
     if planned.verdict is not Verdict.RUN:
         if planned.verdict is Verdict.UNKNOWN:

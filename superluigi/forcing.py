@@ -34,8 +34,7 @@ class Forcing:
 
     def includes(self, task: luigi.Task) -> bool:
         """Say whether a task is to run although it is complete; a task without `run` never is."""
-        run: object = task.run
-        return (self.everything or task in self.named) and run is not None and run is not NotImplemented
+        return (self.everything or task in self.named) and not dag.is_external(task)
 
 
 def plan_forcing(

@@ -123,6 +123,17 @@ def card(*parts: str) -> str:
     return "\n".join([f'<div class="superluigi">\n<style>{_style()}</style>', *filter(None, parts), "</div>\n"])
 
 
+def duration(seconds: float | None) -> str:
+    """Give a duration for a reader, such as `0.35 s`, `2 min 05 s` and `3 h 07 min`; nothing for None."""
+    if seconds is None:
+        return ""
+    if seconds < 59.95:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
 def size(size_bytes: int | None) -> str:
     """Give a size as people read it; nothing if it is not known."""
     if size_bytes is None:

@@ -187,11 +187,11 @@ _HEAD = ("", "task", "takes", "makes", "downloads", "why")
 def _row(planned: Planned) -> tuple[str, ...]:
     return (
         planned.verdict.value,
-        visuals.clean(public_name(planned.task)),
-        "" if planned.expected_s is None else f"{planned.expected_s:.1f} s",
-        visuals.size(planned.expected_bytes),
-        visuals.size(planned.download_bytes or None),
-        visuals.clean(_joined(planned)),
+        markup.clean(public_name(planned.task)),
+        markup.duration(planned.expected_s),
+        markup.size(planned.expected_bytes),
+        markup.size(planned.download_bytes or None),
+        markup.clean(_joined(planned)),
     )
 
 
@@ -320,7 +320,7 @@ class _Planner:
         if self.known(task) is not None:
             return False
         if self.rerun_stale:
-            return not is_made_elsewhere(task)
+            return not dag.is_external(task)
         return self.forcing.includes(task) or not self._is_complete(task)
 
     def _look_ahead(self) -> None:
@@ -391,20 +391,20 @@ class _Planner:
             elif dag.is_group(type(task)) and upstream_runs:
                 self.verdicts[task] = Verdict.UNKNOWN, tuple(upstream_runs)
         elif not self._is_complete(task):
-            if self.rerun_stale and is_made_elsewhere(task):
+            if self.rerun_stale and dag.is_external(task):
                 self.verdicts[task] = Verdict.SKIP, tuple(self._missing(task))  # unless somebody turns out to need it
                 return
             self._run(task, *(upstream_runs if dag.is_group(type(task)) else self._missing(task)))
         elif stale := self._stale_because(task):
             self._run(task, *stale)
-        elif self.rerun_stale and upstream_runs and not is_made_elsewhere(task):
+        elif self.rerun_stale and upstream_runs and not dag.is_external(task):
             self.verdicts[task] = Verdict.UNKNOWN, tuple(upstream_runs)
 
     def _run(self, task: luigi.Task, *reasons: Reason) -> None:
         self.verdicts[task] = Verdict.RUN, reasons
 
     def _stale_because(self, task: luigi.Task) -> list[Reason]:
-        if not self.rerun_stale or is_made_elsewhere(task) or dag.is_group(type(task)):
+        if not self.rerun_stale or dag.is_external(task) or dag.is_group(type(task)):
             return []
         if has_record(task):
             return stale_because(task, self.sight, self._will_change)
@@ -601,10 +601,4 @@ def _sum(sizes: list[int | None]) -> int | None:
 
 
 def _is_work(task: luigi.Task) -> bool:
-    return not (dag.is_group(type(task)) or is_made_elsewhere(task))
-
-
-def is_made_elsewhere(task: luigi.Task) -> bool:
-    """Say whether there is nothing to run of a task."""
-    run: object = task.run
-    return run is None or run is NotImplemented
+    return not (dag.is_group(type(task)) or dag.is_external(task))

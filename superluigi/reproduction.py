@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from luigi.parameter import MissingParameterException, ParameterVisibility
 from luigi.task_register import Register
 
-from superluigi import visuals
+from superluigi import markup, visuals
 from superluigi.comparison import Change, changes_of
 from superluigi.errors import MissingParameterError, StorageError, TargetNotFoundError, TaskTypeError, public_name
 from superluigi.execution import own_target
@@ -60,7 +60,7 @@ class Verification:
         return visuals.table(self._title(), ("what", "recorded", "found"), _cells(self.mismatches))
 
     def _title(self) -> str:
-        path = visuals.clean(self.path)
+        path = markup.clean(self.path)
         return f"{path} is what its record tells of." if self else f"{path} is not what its record tells of:"
 
 
@@ -98,7 +98,7 @@ class Reproduction:
         before, after = self.sizes_bytes
         differs = f"makes other bytes than before ({before} bytes then, {after} bytes now):"
         said = "makes the same bytes again." if self else differs
-        return f"{visuals.clean(self.path)}: {visuals.clean(self.task)} {said}"
+        return f"{markup.clean(self.path)}: {markup.clean(self.task)} {said}"
 
 
 def _cells(changes: tuple[Change, ...]) -> list[tuple[str, str, str]]:

@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from superluigi import dag, visuals
+from superluigi import dag, markup, visuals
 from superluigi.errors import TaskTypeError
 from superluigi.explaining import Tree, drawn
 from superluigi.forcing import plan_forcing
-from superluigi.markup import size
 from superluigi.pictures.graphs import Section, interactive
 from superluigi.planning import make_plan
 from superluigi.provenance import public_params
@@ -66,18 +65,18 @@ class TaskFacts:
     def _of_run(self) -> Iterator[tuple[str, str]]:
         planned, record = self.planned, self.record or {}
         if planned.expected_s is not None:
-            yield "is expected to take", _as_time(planned.expected_s)
+            yield "is expected to take", markup.duration(planned.expected_s)
         if planned.expected_bytes is not None:
-            yield "is expected to make", size(planned.expected_bytes)
+            yield "is expected to make", markup.size(planned.expected_bytes)
         if planned.download_bytes:
-            yield "downloads", size(planned.download_bytes)
+            yield "downloads", markup.size(planned.download_bytes)
         duration = record.get("duration")
         if isinstance(duration, int | float):
-            yield "took", _as_time(duration)
+            yield "took", markup.duration(duration)
         output = record.get("output")
         size_bytes = output.get("size_bytes") if isinstance(output, dict) else None
         if isinstance(size_bytes, int):
-            yield "made", size(size_bytes)
+            yield "made", markup.size(size_bytes)
         if isinstance(record.get("end_time"), str):
             yield "ended", record["end_time"][:19].replace("T", " ") + " UTC"
 
@@ -184,13 +183,3 @@ def _first(rows: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
 
 def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _as_time(seconds: float) -> str:
-    if seconds < 0.01:
-        return "less than 0.01 s"
-    if seconds < 60:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     from typing_extensions import Never, Unpack
 
     from superluigi.luigi_task import Makes
-    from superluigi.running.account import Account
     from superluigi.running.events import ProgressEvent
     from superluigi.targets.local import LocalFileTarget, LocalFolderTarget
 
@@ -211,15 +210,16 @@ def run_task(
                 run.begin()
                 recover_abandoned()
                 wanted = configuration.progress() if progress is None else progress
-                with _reported(page, run, roots) as account, _followed(run, wanted, account) as followed:
+                course = Progress(run.run_id)
+                with _reported(page, run, roots, course), _followed(course, wanted):
                     try:
                         with provenance.run(run.run_id), memory.holding(run.memory), workplace.keeping_folders():
-                            with telling(run.run_id, roots) as run.events:
+                            with telling(run, roots, course):
                                 _work(
                                     run,
                                     roots,
                                     executor,
-                                    followed,
+                                    course,
                                     num_workers=num_workers,
                                     central_scheduler=central_scheduler,
                                 )
@@ -359,37 +359,31 @@ def _logging(level: str) -> Iterator[None]:
 
 
 def _reported(
-    page: Path | None, run: Run, roots: list[luigi.Task]
-) -> contextlib.AbstractContextManager[Account | None]:
-    """Give what keeps the events for the report, if there is to be one; the page is there when the block ends."""
+    page: Path | None, run: Run, roots: list[luigi.Task], progress: Progress
+) -> contextlib.AbstractContextManager[None]:
+    """Keep the events for the report, if there is to be one; the page is there when the block ends."""
     if page is None:
         return contextlib.nullcontext()
     from superluigi.running.report import reported
 
-    return reported(page, run, roots)
+    return reported(page, run, roots, progress)
 
 
 @contextlib.contextmanager
-def _followed(run: Run, wanted: bool | Receiver | None, account: Account | None) -> Iterator[Progress]:  # noqa: FBT001  (the user's own argument)
-    """Give what counts how far the run is, and tells the user: by bars, or by calling a function; and the report."""
-    receivers: list[Receiver] = [] if account is None else [account]
-    print_lines = None
+def _followed(progress: Progress, wanted: bool | Receiver | None) -> Iterator[None]:  # noqa: FBT001  (the user's own argument)
+    """Tell the user how far the run is, by bars or by calling a function; when the block ends, the run has."""
     with contextlib.ExitStack() as stack:
         if callable(wanted):
-            receivers.append(Patient(wanted))
+            progress.follow(Patient(wanted))
         elif bars.are_wanted(wanted):
             shown = stack.enter_context(bars.shown())
-            receivers.append(shown)
-            print_lines = shown.print
-        progress = Progress(run.run_id, receivers, print_lines)
-        if account is not None:
-            account.progress = progress
+            progress.follow(shown, shown.print)
         if progress.is_followed:
-            stack.enter_context(observation.observed(transfers_of(run.run_id, "", progress.take)))
+            stack.enter_context(observation.observed(transfers_of(progress.run_id, "", progress.take)))
         stack.enter_context(bars.decided())
         is_success = False
         try:
-            yield progress
+            yield
             is_success = True
         finally:
             progress.end(is_success=is_success)
@@ -433,14 +427,14 @@ def _work(
                 finally:
                     gc.unfreeze()  # also what `TaskProcess.start` has frozen since
             worker.end()
-            _report(run, roots, worker)
+            _conclude(run, roots, worker)
             if pool is not None and pool.ends_with_the_run:
                 run.memory.bring(_keys(roots))
         except RPCError as error:
             raise SchedulerUnavailableError(url) from error
 
 
-def _report(run: Run, roots: list[luigi.Task], worker: Worker) -> None:
+def _conclude(run: Run, roots: list[luigi.Task], worker: Worker) -> None:
     """Print Luigi's execution summary, and raise if not all is well.
 
     Luigi's own walk over the tasks left pending recurses along the graph; asked in an order in which each task
@@ -500,8 +494,7 @@ def _not_run(task: luigi.Task, status: str) -> TaskFailure:
 
 
 def _missing(task: luigi.Task) -> TaskFailure:
-    run: object = task.run
-    if run is not None and run is not NotImplemented:  # it has begun, and has yielded what is missing
+    if not dag.is_external(task):  # it has begun, and has yielded what is missing
         reason = "waits for what it has yielded: of that something is made elsewhere, and does not exist"
         return TaskFailure(task=public_name(task), reason=reason, exception=None, traceback="")
     places = ", ".join(str(target) for _, target in dag.leaves(task.output()))

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from superluigi import markup
-from superluigi.markup import COLOURS, Tone, clean, size
+from superluigi.markup import COLOURS, Tone, clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,13 +29,10 @@ __all__ = [
     "Graph",
     "Look",
     "Node",
-    "Tone",
-    "clean",
     "dot",
     "fragment",
     "mermaid",
     "page",
-    "size",
     "table",
     "text",
 ]

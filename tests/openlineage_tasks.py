@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import luigi
+from executor_tasks import wait_for
 from luigi.mock import MockTarget
 from luigi.parameter import ParameterVisibility
 
@@ -55,6 +56,21 @@ class Yielding(AtomicTaskWithMetadata):
         first = yield Numbers(folder=self.folder, count=1)
         second = yield Numbers(folder=self.folder, count=2)
         output_path.write_text(first.read_text() + second.read_text())
+
+
+class SeesItsStart(AtomicTaskWithMetadata):
+    """Ends when it is told, in a file of events, that it has begun."""
+
+    folder = luigi.Parameter()
+    events = luigi.Parameter(significant=False)
+
+    def output(self):
+        return LocalFileTarget(f"{self.folder}/seen.txt")
+
+    def run(self, output_path):
+        events = Path(self.events)
+        wait_for(lambda: events.exists() and '"openlineage_tasks.SeesItsStart"' in events.read_text())
+        output_path.touch()
 
 
 class Failing(AtomicTaskWithMetadata):

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from superluigi.running.lanes import Stretch, assigned, lanes_of, longest_chain
-from superluigi.running.progress import Place
+from superluigi.running.progress import Site
 
-HERE = Place(socket.gethostname(), os.getpid())
+HERE = Site(socket.gethostname(), os.getpid())
 SPANS = st.lists(st.tuples(st.integers(0, 50), st.integers(1, 9)).map(lambda span: (span[0], span[0] + span[1])))
 
 
@@ -30,13 +30,11 @@ def test_spans_on_one_row_do_not_overlap_and_rows_are_as_few_as_can_be(spans) ->
     ("places", "names"),
     [
         pytest.param([HERE, HERE], ["this process"], id="here"),
-        pytest.param([Place("a", 1), Place("a", 2)], ["worker 1"], id="processes of their own"),
-        pytest.param([Place("a", 1), Place("a", 1)], ["process 1"], id="a process of a pool"),
-        pytest.param([Place("a", 1), Place("b", 2)], ["a worker 1", "b worker 1"], id="two machines"),
-        pytest.param(
-            [Place("a", 1, "tcp://1"), Place("a", 1, "tcp://2")], ["tcp://1", "tcp://2"], id="workers of Dask"
-        ),
-        pytest.param([Place(), Place("a", 2)], ["not known", "worker 1"], id="a pool that was lost"),
+        pytest.param([Site("a", 1), Site("a", 2)], ["worker 1"], id="processes of their own"),
+        pytest.param([Site("a", 1), Site("a", 1)], ["process 1"], id="a process of a pool"),
+        pytest.param([Site("a", 1), Site("b", 2)], ["a worker 1", "b worker 1"], id="two machines"),
+        pytest.param([Site("a", 1, "tcp://1"), Site("a", 1, "tcp://2")], ["tcp://1", "tcp://2"], id="workers of Dask"),
+        pytest.param([Site(), Site("a", 2)], ["not known", "worker 1"], id="a pool that was lost"),
     ],
 )
 def test_a_row_is_named_by_what_ran_there(places, names) -> None:

@@ -37,7 +37,7 @@ from server_log import recorded_requests
 from superluigi.errors import AccessDeniedError, LeaseError, StorageError
 from superluigi.storage import leases, s3_leases, workplace
 from superluigi.storage.leases import LockFile
-from superluigi.storage.s3 import Bucket, Look
+from superluigi.storage.s3 import Bucket, Snapshot
 from superluigi.storage.s3_leases import S3Lease
 
 if TYPE_CHECKING:
@@ -1068,6 +1068,6 @@ def test_what_a_holder_wrote_is_read_back_and_nothing_odd(token: str, lease_s: A
 def test_a_date_that_is_none_gives_no_age(answered_at: str | None) -> None:
     written_at = parsedate_to_datetime("Fri, 20 Nov 2026 10:00:00 GMT")
 
-    assert isinstance(Look(b"", "e", written_at, answered_at).age_s, float | None)
-    assert Look(b"", "e", None, answered_at).age_s is None
-    assert Look(b"", "e", written_at, "Fri, 20 Nov 2026 10:01:05 GMT").age_s == 65
+    assert isinstance(Snapshot(b"", "e", written_at, answered_at).age_s, float | None)
+    assert Snapshot(b"", "e", None, answered_at).age_s is None
+    assert Snapshot(b"", "e", written_at, "Fri, 20 Nov 2026 10:01:05 GMT").age_s == 65

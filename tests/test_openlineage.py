@@ -27,6 +27,7 @@ from openlineage_tasks import (
     Numbers,
     ReadsFailing,
     ReadsPlain,
+    SeesItsStart,
     Total,
     WithDefault,
     Yielding,
@@ -34,7 +35,7 @@ from openlineage_tasks import (
 
 from superluigi import TaskFailedError, run_task
 from superluigi.running import openlineage
-from superluigi.running.openlineage_facts import address_of_remote, place_at
+from superluigi.running.openlineage_facts import address_of_remote, dataset_at
 
 EVERYWHERE = engines("none", "forked", "threads", "spawn")
 ROOT = Path(__file__).parents[1]
@@ -234,6 +235,15 @@ def test_a_task_that_turns_out_to_be_made_says_nothing_and_one_that_does_not_is_
     assert sorted(listener.runs()) == told.get(task_cls, [("MakesBoth", "START COMPLETE")])
 
 
+@engines("forked", "threads", "spawn")
+def test_the_start_of_a_task_that_is_decided_where_it_runs_is_told_while_it_runs(
+    engine: Engine, folder: str, listener: Listener
+) -> None:
+    engine.run(SeesItsStart(folder=folder, events=str(listener.path)), single_flight=True)
+
+    assert listener.runs() == [("SeesItsStart", "START COMPLETE")]
+
+
 def test_what_private_parameters_hold_is_told_nowhere(folder: str, listener: Listener) -> None:
     with pytest.raises(TaskFailedError, match=r"refused to let \*\*\* in"):
         run_task(
@@ -356,7 +366,7 @@ def test_a_remote_is_told_as_an_address_without_credentials(remote: str, address
     ],
 )
 def test_data_are_named_as_the_specification_says_or_not_at_all(path: str, place: Any) -> None:
-    assert place_at(path, "/work") == place
+    assert dataset_at(path, "/work") == place
 
 
 def test_the_namespace_of_jobs_is_the_clients_own_setting(

@@ -8,7 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from superluigi import markup, visuals
-from superluigi.visuals import Edge, Graph, Look, Node, Tone
+from superluigi.markup import Tone
+from superluigi.visuals import Edge, Graph, Look, Node
 
 LOOKS = {
     "complete": Look("✓", Tone.GOOD, "it is there"),

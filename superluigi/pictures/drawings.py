@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from superluigi import visuals
+from superluigi import markup, visuals
 from superluigi.errors import ConfigError, MissingExtraError
 from superluigi.pictures.groups import collapsed
 
@@ -144,7 +144,7 @@ class Drawing(abc.ABC):
 
 
 def _short(words: str) -> str:
-    return visuals.clean(words, max_characters=_MAX_WORDS)
+    return markup.clean(words, max_characters=_MAX_WORDS)
 
 
 def form_of(path: Path) -> str:

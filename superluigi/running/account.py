@@ -19,13 +19,12 @@ from superluigi.running.events import (
     TransferEvent,
 )
 from superluigi.running.lanes import Stretch
-from superluigi.running.progress import Place
+from superluigi.running.progress import Site
 
 if TYPE_CHECKING:
     import datetime as dt
 
     from superluigi.running.events import ProgressEvent
-    from superluigi.running.progress import Progress
 
 PAUSED = "paused"  # what a stretch of a task ended with that went on later
 
@@ -41,7 +40,7 @@ class Try:
 
 
 @dataclass(slots=True)
-class Told:
+class TaskAccount:
     """What was told of one task."""
 
     task_id: str
@@ -62,14 +61,13 @@ class Account:
     """What the events of one run tell; call it with each."""
 
     def __init__(self) -> None:
-        self.progress: Progress | None = None  # that the events come from
-        self.tasks: dict[str, Told] = {}
+        self.tasks: dict[str, TaskAccount] = {}
         self.transfers: dict[
             str, tuple[dt.datetime, TransferEvent]
         ] = {}  # since when each goes on, and what it was last
         self.begun: RunStarted | None = None
         self.ended: RunEnded | None = None
-        self._left: list[tuple[Told, dt.datetime, TaskLeft]] = []
+        self._left: list[tuple[TaskAccount, dt.datetime, TaskLeft]] = []
 
     def __call__(self, event: ProgressEvent) -> None:
         """Take an event."""
@@ -86,7 +84,7 @@ class Account:
     def _take(self, event: TaskEvent) -> None:
         told = self.tasks.get(event.task_id)
         if told is None:
-            told = self.tasks[event.task_id] = Told(event.task_id, event.task, event.family)
+            told = self.tasks[event.task_id] = TaskAccount(event.task_id, event.task, event.family)
         told.attempt = event.attempt
         if isinstance(event, TaskStarted):
             told.since = event.at
@@ -100,9 +98,9 @@ class Account:
     def settle(self, began: dt.datetime) -> list[Stretch]:
         """Give when and where each task ran, by the time since the run began."""
         for told, since, event in self._left:
-            place = Place(event.host, event.process_id, event.worker)
+            site = Site(event.host, event.process_id, event.worker)
             begin_s = max(0.0, (since - began).total_seconds())
-            stretch = Stretch(told.task_id, begin_s, max(begin_s, (event.at - began).total_seconds()), place)
+            stretch = Stretch(told.task_id, begin_s, max(begin_s, (event.at - began).total_seconds()), site)
             if isinstance(event, TaskEnded):
                 told.tries.append(Try(stretch, event.status.value, event.attempt, event.reason))
             else:

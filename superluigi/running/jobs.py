@@ -27,16 +27,15 @@ from superluigi import dag, expectations, identity, provenance
 from superluigi.errors import ExecutorError
 from superluigi.running import bars, screen
 from superluigi.running.mailbox import Address, send_to
-from superluigi.running.progress import Place, Printed
+from superluigi.running.progress import News, Printed, Site
 from superluigi.running.task_process import (
     ITSELF,
-    News,
     PooledTask,
     Reading,
     RemoteTraceback,
-    Report,
     SchedulerAfar,
     TaskProcess,
+    TaskReport,
 )
 from superluigi.storage import workplace
 from superluigi.targets import memory
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
 
     import luigi
 
-    from superluigi.running.progress import Told
     from superluigi.running.screen import ScreenId
     from superluigi.running.state import Run
     from superluigi.targets.memory import Key, Reference
@@ -126,7 +124,7 @@ class Job:
             return False
         return not send_to(self.post, None)
 
-    def carry_out(self, values_there: Sequence[Reference] = (), *, values_stay: bool = False) -> Report:
+    def carry_out(self, values_there: Sequence[Reference] = (), *, values_stay: bool = False) -> TaskReport:
         """Run the task in this process; the values that it sets leave with the report, or stay as they are."""
         configuration.drop_inherited()
         task: Any = self.task
@@ -172,14 +170,14 @@ class Job:
                         if dag.is_ours(required):
                             identity.remember(required, known)
             process.run()
-        report: Report = collected.report
+        report: TaskReport = collected.report
         has_told_of_start = not self.run.is_decided_late(task)  # else it is not known there whether the task will start
         told = [(event, args) for event, args in events if event != Event.START or not has_told_of_start]
         set_there = held.take_leaving() if report.result[1] == DONE else {}
-        return dataclasses.replace(report, events=tuple(told), values=set_there, place=Place.here())
+        return dataclasses.replace(report, events=tuple(told), values=set_there, site=Site.here())
 
-    def _tell(self, told: Told) -> bool:
-        return send_to(self.news, News(told))
+    def _tell(self, news: News) -> bool:
+        return send_to(self.news, news)
 
     def _scheduler(self) -> Any:
         if isinstance(self.post, str):
@@ -192,13 +190,13 @@ class Job:
 class _Collector:
     """Takes the one report of a task that runs elsewhere; what else it has to say is posted at once."""
 
-    report: Report
+    report: TaskReport
 
     def __init__(self, post: Address | str | None) -> None:
         self._post = post
 
-    def take(self, process: TaskProcess, arrived: Report | Reading) -> None:  # noqa: ARG002
-        if isinstance(arrived, Report):
+    def take(self, process: TaskProcess, arrived: TaskReport | Reading) -> None:  # noqa: ARG002
+        if isinstance(arrived, TaskReport):
             self.report = arrived
         elif isinstance(self._post, Address):
             send_to(self._post, arrived)
@@ -248,7 +246,7 @@ def report_of(outcome: Outcome) -> bytes:
     return outcome.report
 
 
-def _carried_out(job: bytes, name: str, outcomes: Sequence[Outcome], *, values_stay: bool) -> Report:
+def _carried_out(job: bytes, name: str, outcomes: Sequence[Outcome], *, values_stay: bool) -> TaskReport:
     try:
         loaded: Job = pickle.loads(job)  # noqa: S301  (bytes of our own caller)
     except Exception as error:
@@ -265,7 +263,7 @@ def _carried_out(job: bytes, name: str, outcomes: Sequence[Outcome], *, values_s
     return loaded.carry_out(there, values_stay=values_stay)
 
 
-def _packed(report: Report) -> bytes:
+def _packed(report: TaskReport) -> bytes:
     """Pickle a report; for what cannot travel of it, an exception of the user's or of an event, stands its text."""
     if _travels(report):
         return dumps(report)

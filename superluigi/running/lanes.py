@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from superluigi.running.progress import Place
+    from superluigi.running.progress import Site
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class Stretch:
     task_id: str
     begin_s: float
     end_s: float
-    place: Place
+    site: Site
     lane: int = -1  # the number of its row
 
 
@@ -66,11 +66,11 @@ def lanes_of(stretches: Iterable[Stretch]) -> list[Lane]:
 def _groups(ordered: Sequence[Stretch]) -> list[_Group]:
     tasks: dict[tuple[str, int | None], set[str]] = defaultdict(set)
     for stretch in ordered:
-        tasks[stretch.place.host, stretch.place.process_id].add(stretch.task_id)
-    hosts = {stretch.place.host for stretch in ordered} - {""}
+        tasks[stretch.site.host, stretch.site.process_id].add(stretch.task_id)
+    hosts = {stretch.site.host for stretch in ordered} - {""}
     groups: dict[tuple[str, str, int | None], _Group] = {}
     for stretch in ordered:
-        host, process_id, worker = stretch.place.host, stretch.place.process_id, stretch.place.worker
+        host, process_id, worker = stretch.site.host, stretch.site.process_id, stretch.site.worker
         at = f"{host} " if len(hosts) > 1 else ""
         key: tuple[str, str, int | None] = host, worker, None if worker else process_id
         if worker:

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 from superluigi.forks import open_in_forks
 
 if TYPE_CHECKING:
-    from superluigi.running.task_process import Call, News, Reading, Results
+    from superluigi.running.progress import News
+    from superluigi.running.task_process import Call, Reading, Results
 
 _log = logging.getLogger("superluigi")
 

@@ -1,8 +1,8 @@
 """OpenLineage events: what a run does, told to whatever the user has configured for the official client.
 
-Off unless the client's own configuration names a transport; then nothing of it is imported. The worker tells what
-begins and what ends, in the calling process, so that it is the same on every engine; one thread builds the events and
-sends them. The invariant: nothing here fails a run or holds it up. What does not arrive is dropped, and said once.
+Off unless the client's own configuration names a transport; then nothing of it is imported. `Emitter` follows a run as
+bars do, in the calling process, so that it is the same on every engine; one thread builds the events and sends them.
+The invariant: nothing here fails a run or holds it up. What does not arrive is dropped, and said once.
 """
 
 from __future__ import annotations
@@ -17,18 +17,21 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from superluigi import dag
+from superluigi.running.events import TaskEnded, TaskStarted, TaskStatus
 from superluigi.targets.metadata import now
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     import luigi
     from openlineage.client import OpenLineageClient
 
-    from superluigi.errors import TaskFailure
-    from superluigi.running.openlineage_events import Builder
-    from superluigi.running.openlineage_facts import Facts, Gatherer
+    from superluigi.running.events import ProgressEvent
+    from superluigi.running.openlineage_facts import Facts
+    from superluigi.running.progress import Progress
+    from superluigi.running.state import Run
 
 _log = logging.getLogger("superluigi")
 
@@ -39,28 +42,6 @@ _PREFIX = "OPENLINEAGE_"
 
 _receiver_is_down = False  # as far as the last run in this process knows
 _said: set[str] = set()
-
-
-class Events:
-    """Takes what happens in a run, and tells nobody."""
-
-    def hand_out(self, task: luigi.Task, *, will_run: bool) -> None:
-        """Take that it is a task's turn; without `will_run` it may turn out that it need not run."""
-
-    def start(self, task: luigi.Task) -> None:
-        """Take that a task runs that was handed out; a second time, or in another process, it says nothing."""
-
-    def wait(self, task: luigi.Task) -> None:
-        """Take that a task has yielded others, and goes on after them."""
-
-    def complete(self, task: luigi.Task, yielded: Collection[luigi.Task]) -> None:
-        """Take that a task has succeeded, and what it has yielded on the way."""
-
-    def fail(self, task: luigi.Task, failure: TaskFailure) -> None:
-        """Take that a task has failed; if it is tried again, that is another run of its job."""
-
-    def drop(self, task: luigi.Task) -> None:
-        """Take that a task is broken off, or need not run."""
 
 
 @dataclass(frozen=True)
@@ -84,18 +65,21 @@ class Happened:
     also_read: tuple[Any, ...] = field(default=())  # targets of what was yielded
 
 
-class Emitter(Events):
-    """Tells a client what happens in one run; safe between threads, and silent in processes that are forked."""
+class Emitter:
+    """A receiver of what happens in one run, which tells it to a client. Safe between threads."""
 
-    def __init__(self, client: OpenLineageClient, builder: Builder, gatherer: Gatherer, whole: Attempt) -> None:
+    def __init__(self, client: OpenLineageClient, whole: Attempt, run: Run, progress: Progress) -> None:
+        from superluigi.running.openlineage_events import Builder
+        from superluigi.running.openlineage_facts import Gatherer
+
         self._client = client
-        self._builder = builder
-        self._gatherer = gatherer
         self._whole = whole
+        self._run = run
+        self._progress = progress
+        self._builder = Builder(whole, run.run_id, os.getcwd())
+        self._gatherer = Gatherer()
         self._secrets: frozenset[str] = frozenset()  # replaced, never changed: the other thread reads it
-        self._handed_out: dict[luigi.Task, dt.datetime] = {}
-        self._open: dict[luigi.Task, Attempt] = {}
-        self._pid = os.getpid()
+        self._open: dict[str, Attempt] = {}  # by the ids of tasks
         self._waiting: queue.SimpleQueue[Happened | None] = queue.SimpleQueue()
         self._told = self._taken = 0
         self._is_abandoned = False
@@ -113,55 +97,42 @@ class Emitter(Events):
         self._thread.start()
         self._tell(Happened("START", now(), self._whole))
 
-    def hand_out(self, task: luigi.Task, *, will_run: bool) -> None:
-        """Note when it was a task's turn, and tell it at once where it is certain to run."""
-        if task not in self._open:
-            self._handed_out[task] = now()
-            if will_run:
-                self.start(task)
+    def __call__(self, event: ProgressEvent) -> None:
+        """Tell that a task begins, and how it ends; one that goes on after a pause is still the same run."""
+        if isinstance(event, TaskStarted) and event.task_id not in self._open:
+            self._start(event)
+        elif isinstance(event, TaskEnded) and (attempt := self._open.pop(event.task_id, None)) is not None:
+            self._tell(self._ended(event, attempt))
 
-    def start(self, task: luigi.Task) -> None:
-        """Tell that a task runs; the time is that when it was handed out."""
-        if os.getpid() != self._pid or task not in self._handed_out:
+    def _start(self, event: TaskStarted) -> None:
+        task = self._progress.task(event.task_id)
+        if dag.is_external(task):
             return
-        at = self._handed_out.pop(task)
         try:
             facts = self._gatherer.facts(task)
         except Exception as error:  # noqa: BLE001  (whatever a user's class may do; the task itself will tell)
             self._complain(f"{type(task).__name__}: {type(error).__name__}: {error}")
             return
         self._secrets = self._secrets | facts.secrets if facts.secrets else self._secrets
-        self._open[task] = Attempt(self._builder.new_id(), facts)
-        self._tell(Happened("START", at, self._open[task]))
+        attempt = self._open[event.task_id] = Attempt(self._builder.new_id(), facts)
+        self._tell(Happened("START", event.at, attempt))
 
-    def wait(self, task: luigi.Task) -> None:
-        """Tell that the task has begun, if that was not certain before; it is still the same run."""
-        self.start(task)
-
-    def complete(self, task: luigi.Task, yielded: Collection[luigi.Task]) -> None:
-        """Tell that a task has succeeded, and where its data are."""
+    def _ended(self, event: TaskEnded, attempt: Attempt) -> Happened:
         from superluigi.running.openlineage_facts import targets_of
 
-        self.start(task)  # where it ran it was known that it has to; here it is known now
-        if (attempt := self._open.pop(task, None)) is not None:
-            self._tell(Happened("COMPLETE", now(), attempt, also_read=targets_of(yielded)))
-
-    def fail(self, task: luigi.Task, failure: TaskFailure) -> None:
-        """Tell that a task has failed, and why."""
-        self.start(task)
-        if (attempt := self._open.pop(task, None)) is not None:
-            self._tell(Happened("FAIL", now(), attempt, failure.reason, failure.traceback))
-
-    def drop(self, task: luigi.Task) -> None:
-        """Tell that a task was broken off, if it had begun."""
-        self._handed_out.pop(task, None)
-        if (attempt := self._open.pop(task, None)) is not None:
-            self._tell(Happened("ABORT", now(), attempt))
+        task = self._progress.task(event.task_id)
+        if event.status is TaskStatus.DONE:
+            return Happened("COMPLETE", event.at, attempt, also_read=targets_of(self._run.yielded.get(task, ())))
+        if event.status is TaskStatus.FAILED:
+            failure = self._run.failures[task]
+            return Happened("FAIL", event.at, attempt, failure.reason, failure.traceback)
+        return Happened("ABORT", event.at, attempt)
 
     def end(self, error: BaseException | None) -> None:
         """Tell that the run has ended, and wait a moment until that has arrived."""
-        for task in tuple(self._open):  # they were killed with the run, or wait for what has failed
-            self.drop(task)
+        for attempt in self._open.values():  # they were killed with the run, or wait for what has failed
+            self._tell(Happened("ABORT", now(), attempt))
+        self._open.clear()
         if error is None:
             self._tell(Happened("COMPLETE", now(), self._whole))
         elif isinstance(error, Exception):
@@ -234,15 +205,16 @@ def _retries_unsaid() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def telling(run_id: str, roots: Sequence[luigi.Task]) -> Iterator[Events]:
-    """Give what takes the events of a run, which begins and ends with the block."""
-    emitter = _emitter(run_id, roots) if _may_be_configured() else None
+def telling(run: Run, roots: Sequence[luigi.Task], progress: Progress) -> Iterator[None]:
+    """Follow a run, which begins and ends with the block, if there is anybody to tell of it."""
+    emitter = _emitter(run, roots, progress) if _may_be_configured() else None
     if emitter is None:
-        yield Events()
+        yield
         return
     emitter.begin()
+    progress.follow(emitter)
     try:
-        yield emitter
+        yield
     except BaseException as error:
         emitter.end(error)
         raise
@@ -260,7 +232,7 @@ def _may_be_configured() -> bool:
     return any(os.path.isfile(file) for file in files if file)
 
 
-def _emitter(run_id: str, roots: Sequence[luigi.Task]) -> Emitter | None:
+def _emitter(run: Run, roots: Sequence[luigi.Task], progress: Progress) -> Emitter | None:
     try:
         from openlineage.client import OpenLineageClient
 
@@ -271,7 +243,7 @@ def _emitter(run_id: str, roots: Sequence[luigi.Task]) -> Emitter | None:
             _said.add(message)
             _log.warning(message)
         return None
-    from superluigi.running.openlineage_facts import Code, Facts, Gatherer, job_name_of_run
+    from superluigi.running.openlineage_facts import Code, Facts, job_name_of_run
 
     try:
         client = _configured(OpenLineageClient)
@@ -280,8 +252,8 @@ def _emitter(run_id: str, roots: Sequence[luigi.Task]) -> Emitter | None:
         return None
     if client is None:
         return None
-    whole = Attempt(Builder.id_of(run_id), Facts(Code(job_name_of_run(roots)), run_id), is_task=False)
-    return Emitter(client, Builder(whole, run_id, os.getcwd()), Gatherer(), whole)
+    whole = Attempt(Builder.id_of(run.run_id), Facts(Code(job_name_of_run(roots)), run.run_id), is_task=False)
+    return Emitter(client, whole, run, progress)
 
 
 def _configured(client_cls: type[OpenLineageClient]) -> OpenLineageClient | None:

@@ -35,14 +35,14 @@ from openlineage.client.uuid import generate_new_uuid
 
 from superluigi.execution import own_target
 from superluigi.provenance import masked
-from superluigi.running.openlineage_facts import place_at, place_of
+from superluigi.running.openlineage_facts import dataset_at, dataset_of
 from superluigi.targets import Target
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
     from superluigi.running.openlineage import Attempt, Happened
-    from superluigi.running.openlineage_facts import Code, Facts, Place
+    from superluigi.running.openlineage_facts import Code, DatasetName, Facts
     from superluigi.targets.metadata import Metadata
 
 _VERSION: str = sys.modules["superluigi"].__version__
@@ -51,8 +51,8 @@ _BY: dict[str, Any] = {"producer": PRODUCER}
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What is known of the data at a place."""
+class DataFacts:
+    """What is known of the data of a dataset."""
 
     version: str | None = None
     size_bytes: int | None = None
@@ -68,7 +68,7 @@ class Builder:
         self._run_id = run_id
         self._folder = folder  # to which the paths of targets are relative; a task may change that of the process
         self._namespace = os.environ.get("OPENLINEAGE_NAMESPACE") or "default"
-        self._made: dict[Place, Told] = {}  # in this run
+        self._made: dict[DatasetName, DataFacts] = {}  # in this run
 
     @staticmethod
     def new_id() -> str:
@@ -83,11 +83,11 @@ class Builder:
     def event(self, happened: Happened, secrets: Collection[str]) -> RunEvent:
         """Give the event; of what a task has made its lineage record is read."""
         attempt, facts = happened.attempt, happened.attempt.facts
-        inputs: dict[Place, Told] = {}
-        outputs: dict[Place, Told] = {}
+        inputs: dict[DatasetName, DataFacts] = {}
+        outputs: dict[DatasetName, DataFacts] = {}
         if attempt.is_task:
             inputs = self._known([*facts.inputs, *happened.also_read])
-            outputs = dict.fromkeys(self._places(facts.outputs), Told())
+            outputs = dict.fromkeys(self._names(facts.outputs), DataFacts())
             if happened.kind == "COMPLETE":
                 self._read(facts, inputs, outputs)
                 self._made.update(outputs)
@@ -96,8 +96,8 @@ class Builder:
             eventTime=happened.at.isoformat(),
             run=Run(attempt.run_id, facets=self._of_run(happened, secrets)),
             job=Job(self._namespace, facts.code.job, facets=_of_job(facts, is_task=attempt.is_task)),
-            inputs=[_input(place, told) for place, told in inputs.items()],
-            outputs=[_output(place, told) for place, told in outputs.items()],
+            inputs=[_input(dataset, told) for dataset, told in inputs.items()],
+            outputs=[_output(dataset, told) for dataset, told in outputs.items()],
             producer=PRODUCER,
         )
 
@@ -134,33 +134,33 @@ class Builder:
 
     # Data
 
-    def _places(self, targets: Iterable[Any]) -> Iterator[Place]:
+    def _names(self, targets: Iterable[Any]) -> Iterator[DatasetName]:
         for target in targets:
-            place = place_of(target, self._folder)
-            if place is not None:
-                yield place
+            dataset = dataset_of(target, self._folder)
+            if dataset is not None:
+                yield dataset
 
-    def _known(self, targets: Iterable[Any]) -> dict[Place, Told]:
-        return {place: self._made.get(place) or _seen(place) for place in self._places(targets)}
+    def _known(self, targets: Iterable[Any]) -> dict[DatasetName, DataFacts]:
+        return {dataset: self._made.get(dataset) or _seen(dataset) for dataset in self._names(targets)}
 
-    def _read(self, facts: Facts, inputs: dict[Place, Told], outputs: dict[Place, Told]) -> None:
+    def _read(self, facts: Facts, inputs: dict[DatasetName, DataFacts], outputs: dict[DatasetName, DataFacts]) -> None:
         """Add what the records beside the outputs say, of them and of what was read for them."""
         for target in facts.outputs:
-            place = place_of(target, self._folder)
-            if place is None:
+            dataset = dataset_of(target, self._folder)
+            if dataset is None:
                 continue
             record = self._record(target, facts)
             made = (record or {}).get("output")
             if record is None or not isinstance(made, dict):
-                outputs[place] = _seen(place)
+                outputs[dataset] = _seen(dataset)
                 continue
             rows = record.get("row_count") if len(facts.outputs) == 1 else None
-            outputs[place] = Told(
+            outputs[dataset] = DataFacts(
                 made.get("fingerprint"), made.get("size_bytes"), made.get("files", 1), _whole_number(rows)
             )
             for found, version in self._read_for(record):
                 known = self._made.get(found) or _seen(found)
-                inputs[found] = Told(version, known.size_bytes, known.files, known.rows)
+                inputs[found] = DataFacts(version, known.size_bytes, known.files, known.rows)
 
     def _record(self, target: Any, facts: Facts) -> Metadata | None:
         """Give the record of an output, if this task has written it in this run."""
@@ -169,13 +169,13 @@ class Builder:
         is_own = record is not None and (record.get("run_id"), record.get("task_id")) == (self._run_id, facts.task_id)
         return record if is_own else None
 
-    def _read_for(self, record: Metadata) -> Iterator[tuple[Place, str | None]]:
+    def _read_for(self, record: Metadata) -> Iterator[tuple[DatasetName, str | None]]:
         for described in _descriptions([record.get("input"), record.get("dynamic_input")]):
             # Of what is no target of ours, nor a file of Luigi's, the path may be anything: a table, a value.
             folder = self._folder if described.get("metadata_path") else None
-            place = place_at(str(described["path"]), folder)
-            if place is not None:
-                yield place, described.get("fingerprint")
+            dataset = dataset_at(str(described["path"]), folder)
+            if dataset is not None:
+                yield dataset, described.get("fingerprint")
 
 
 def _descriptions(nested: Any) -> Iterator[Metadata]:
@@ -191,25 +191,25 @@ def _descriptions(nested: Any) -> Iterator[Metadata]:
             pending += reversed(item.values())
 
 
-def _seen(place: Place) -> Told:
+def _seen(dataset: DatasetName) -> DataFacts:
     """Give what the system tells of a local file."""
-    namespace, name = place
+    namespace, name = dataset
     if namespace == "file":
         try:
             facts = os.stat(name)
         except (OSError, ValueError):
-            return Told()
+            return DataFacts()
         if stat.S_ISREG(facts.st_mode):
-            return Told(size_bytes=facts.st_size, files=1)
-    return Told()
+            return DataFacts(size_bytes=facts.st_size, files=1)
+    return DataFacts()
 
 
 def _whole_number(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _of_data(place: Place, told: Told) -> dict[str, Any]:
-    namespace, _ = place
+def _of_data(dataset: DatasetName, told: DataFacts) -> dict[str, Any]:
+    namespace, _ = dataset
     uri = "file:///" if namespace == "file" else namespace
     facets: dict[str, Any] = {"dataSource": datasource_dataset.DatasourceDatasetFacet(namespace, uri, **_BY)}
     if told.version is not None:
@@ -217,22 +217,22 @@ def _of_data(place: Place, told: Told) -> dict[str, Any]:
     return facets
 
 
-def _input(place: Place, told: Told) -> InputDataset:
+def _input(dataset: DatasetName, told: DataFacts) -> InputDataset:
     facets: dict[str, Any] = {}
     if told.size_bytes is not None or told.rows is not None:
         facets["inputStatistics"] = input_statistics_input_dataset.InputStatisticsInputDatasetFacet(
             told.rows, told.size_bytes, told.files, **_BY
         )
-    return InputDataset(*place, facets=_of_data(place, told), inputFacets=facets)
+    return InputDataset(*dataset, facets=_of_data(dataset, told), inputFacets=facets)
 
 
-def _output(place: Place, told: Told) -> OutputDataset:
+def _output(dataset: DatasetName, told: DataFacts) -> OutputDataset:
     facets: dict[str, Any] = {}
     if told.size_bytes is not None or told.rows is not None:
         facets["outputStatistics"] = output_statistics_output_dataset.OutputStatisticsOutputDatasetFacet(
             told.rows, told.size_bytes, told.files, **_BY
         )
-    return OutputDataset(*place, facets=_of_data(place, told), outputFacets=facets)
+    return OutputDataset(*dataset, facets=_of_data(dataset, told), outputFacets=facets)
 
 
 # Jobs

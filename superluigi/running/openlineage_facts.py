@@ -24,7 +24,7 @@ from superluigi.targets import LocalFileTarget, LocalFolderTarget
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-Place = tuple[str, str]  # the namespace and the name of a dataset, as the specification of OpenLineage has them
+DatasetName = tuple[str, str]  # the namespace and the name of a dataset, as the specification of OpenLineage has them
 
 _BUCKETS = {"s3": "s3", "s3a": "s3", "s3n": "s3", "gs": "gs"}  # as schemes are written, and as datasets are named
 
@@ -163,16 +163,16 @@ def targets_of(tasks: Iterable[luigi.Task]) -> tuple[Any, ...]:
 # Datasets
 
 
-def place_of(target: Any, folder: str) -> Place | None:
+def dataset_of(target: Any, folder: str) -> DatasetName | None:
     """Give what names the data of a target, None where nothing does; local paths are relative to the folder."""
     path = getattr(target, "path", None)
     if not isinstance(path, str | os.PathLike):
         return None
     is_local = isinstance(target, LocalFileTarget | LocalFolderTarget | luigi.LocalTarget)
-    return place_at(os.fsdecode(path), folder if is_local else None)
+    return dataset_at(os.fsdecode(path), folder if is_local else None)
 
 
-def place_at(path: str, folder: str | None) -> Place | None:
+def dataset_at(path: str, folder: str | None) -> DatasetName | None:
     """Give what names the data at an address, or, with a folder, at a local path."""
     scheme, mark, rest = path.partition("://")
     if not mark:

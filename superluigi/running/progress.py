@@ -1,6 +1,7 @@
 """How far a run is: counted as its tasks start and end, and told to who wants to know.
 
-The worker says what happens, here it becomes events, and bars and the user's callable are receivers of the same ones.
+The worker says what happens, here it becomes events. Whoever follows the run receives the same ones: bars, the user's
+callable, the account for a report, OpenLineage.
 The invariant: whatever a receiver does, the run goes on as without it; receivers are told one event at a time, and
 where there is none, a task costs some dictionary look-ups.
 """
@@ -37,7 +38,7 @@ from superluigi.running.events import (
 from superluigi.targets.metadata import now
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     import luigi
 
@@ -57,7 +58,7 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Site:
     """Where a task runs: the machine, the process, and, on Dask, the address of the worker."""
 
     host: str = ""
@@ -65,7 +66,7 @@ class Place:
     worker: str = ""
 
     @classmethod
-    def here(cls) -> Place:
+    def here(cls) -> Site:
         """Give this process."""
         return cls(socket.gethostname(), os.getpid(), _dask_worker())
 
@@ -86,7 +87,7 @@ class Printed:
     text: str
 
 
-Told: TypeAlias = TransferEvent | Begun | Printed  # what a task tells, from whichever process
+News: TypeAlias = TransferEvent | Begun | Printed  # what a task tells, from whichever process
 
 
 @dataclass(slots=True)
@@ -100,7 +101,7 @@ class _State:
     status: TaskStatus | None = None  # of the last try; None as long as it has not ended
     attempt: int = 0
     is_paused: bool = False
-    place: Place = Place()  # where it ran last
+    site: Site = Site()  # where it ran last
     since: float | None = None  # when it began to run, or went on; None while it does not run
     ran_s: float = 0.0  # in this try, before its last pause
 
@@ -108,13 +109,10 @@ class _State:
 class Progress:
     """How far the tasks of one run are. Safe between threads."""
 
-    def __init__(
-        self, run_id: str, receivers: Sequence[Receiver] = (), print_lines: Callable[[str], object] | None = None
-    ) -> None:
+    def __init__(self, run_id: str) -> None:
         self.run_id = run_id
-        self.is_followed = bool(receivers)
-        self._receivers = receivers
-        self._print_lines = print_lines
+        self._receivers: list[Receiver] = []
+        self._print_lines: Callable[[str], object] | None = None
         self._lock = threading.RLock()
         self._began = time.monotonic()
         self._has_begun = False
@@ -127,6 +125,16 @@ class Progress:
         self._counts: Counter[TaskStatus | None] = Counter()
         self._running: dict[str, _State] = {}
         self._estimate: tuple[float, float | None] = (0.0, None)  # when it was made, and what it was
+
+    def follow(self, receive: Receiver, print_lines: Callable[[str], object] | None = None) -> None:
+        """Have each event told to a receiver, and what tasks print on the screen to what prints it for them."""
+        self._receivers.append(receive)
+        self._print_lines = print_lines or self._print_lines
+
+    @property
+    def is_followed(self) -> bool:
+        """Say whether anybody is told."""
+        return bool(self._receivers)
 
     # What happens to tasks
 
@@ -166,18 +174,18 @@ class Progress:
                 state.attempt += 1
                 state.ran_s = 0.0
             state.is_paused = False
-            state.place = Place()
+            state.site = Site()
             state.since = time.monotonic()
             self._clock.changes(len(self._running))
             self._remaining[state.kind] -= 1
             self._running[state.task_id] = state
             self._tell_of(TaskStarted, state)
 
-    def placed(self, task: luigi.Task, place: Place | None) -> None:
+    def placed(self, task: luigi.Task, site: Site | None) -> None:
         """Take where a task runs, or ran, as soon as that is known; None if it still is not."""
         with self._lock:
-            if place is not None and (state := self._states.get(task.task_id)) is not None:
-                state.place = place
+            if site is not None and (state := self._states.get(task.task_id)) is not None:
+                state.site = site
 
     def paused(self, task: luigi.Task) -> None:
         """Take that a task waits for what it has yielded."""
@@ -186,7 +194,7 @@ class Progress:
             if state is not None and self._stop(state):
                 state.is_paused = True
                 self._remaining[state.kind] += 1
-                self._tell_of(TaskPaused, state, **_told_of(state.place))
+                self._tell_of(TaskPaused, state, **_told_of(state.site))
 
     def ended(self, task: luigi.Task, status: TaskStatus, reason: str = "") -> None:
         """Take how a task ended; one that could not tell that it began has done so."""
@@ -201,7 +209,7 @@ class Progress:
             state.status = status
             state.is_paused = False
             self._counts[status] += 1
-            where = _told_of(state.place)
+            where = _told_of(state.site)
             self._tell_of(TaskEnded, state, status=status, duration_s=state.ran_s, reason=reason, **where)
 
     def end(self, *, is_success: bool) -> None:
@@ -242,6 +250,11 @@ class Progress:
         return True
 
     # How far all is
+
+    def task(self, task_id: str) -> luigi.Task:
+        """Give the task that an event is about, by its id."""
+        with self._lock:
+            return self._states[task_id].task
 
     def tasks(self) -> dict[str, luigi.Task]:
         """Give, by their ids, all tasks that there were to run, as far as that was found out."""
@@ -291,16 +304,16 @@ class Progress:
 
     # What is told
 
-    def take(self, told: Told) -> None:
+    def take(self, news: News) -> None:
         """Take what a task tells, from whichever thread."""
-        if isinstance(told, ProgressEvent):
-            self._tell(told)
-        elif isinstance(told, Printed):
+        if isinstance(news, ProgressEvent):
+            self._tell(news)
+        elif isinstance(news, Printed):
             if self._print_lines is not None:
-                self._print_lines(told.text)
+                self._print_lines(news.text)
         else:
             with self._lock:
-                if (state := self._states.get(told.task_id)) is not None:
+                if (state := self._states.get(news.task_id)) is not None:
                     self.started(state.task)
 
     def _tell_of(self, kind: type[_TaskEvent], state: _State, **facts: Any) -> None:
@@ -325,8 +338,8 @@ class Progress:
                 receive(event)
 
 
-def _told_of(place: Place) -> dict[str, Any]:
-    return {"host": place.host, "process_id": place.process_id, "worker": place.worker}
+def _told_of(site: Site) -> dict[str, Any]:
+    return {"host": site.host, "process_id": site.process_id, "worker": site.worker}
 
 
 class Patient:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     import luigi
 
+    from superluigi.running.progress import Progress
     from superluigi.running.state import Run
 
 _log = logging.getLogger("superluigi")
@@ -63,19 +64,20 @@ def _staged(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def reported(path: Path, run: Run, roots: Sequence[luigi.Task]) -> Iterator[Account]:
-    """Give what takes the events of a run; when the block ends, however it does, the page is written in one step."""
+def reported(path: Path, run: Run, roots: Sequence[luigi.Task], progress: Progress) -> Iterator[None]:
+    """Follow a run, until it has ended; when the block ends, however it does, the page is written in one step."""
     account = Account()
+    progress.follow(account)
     raised: BaseException | None = None
     try:
-        yield account
+        yield
     except BaseException as error:
         raised = error
         raise
     finally:
         try:
             with garbage.held_off():
-                page = timeline_page(Telling(account, run, roots, raised).timeline())
+                page = timeline_page(Telling(account, run, roots, progress.tasks(), raised).timeline())
             with _staged(path) as staged:
                 staged.write_bytes(page.encode("utf-8", "backslashreplace"))
                 os.replace(staged, path)

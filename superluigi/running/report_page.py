@@ -21,7 +21,7 @@ from luigi.parameter import ParameterVisibility
 from superluigi import dag, provenance
 from superluigi.errors import TaskFailedError, public_name
 from superluigi.failures import said_by
-from superluigi.markup import Tone
+from superluigi.markup import Tone, duration
 from superluigi.pictures.timeline import Bar, Item, Look, Row, Story, Table, Timeline
 from superluigi.running.account import PAUSED
 from superluigi.running.events import TaskStatus, TransferEnded
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from superluigi.errors import TaskFailure
-    from superluigi.running.account import Account, Told, Try
+    from superluigi.running.account import Account, TaskAccount, Try
     from superluigi.running.events import TransferEvent
     from superluigi.running.state import Run
 
@@ -59,12 +59,19 @@ _MAX_FRAMES = 12
 class Telling:
     """Makes of an account, and of what the run knows of its tasks, what the page shows."""
 
-    def __init__(self, account: Account, run: Run, roots: Sequence[luigi.Task], raised: BaseException | None) -> None:
+    def __init__(
+        self,
+        account: Account,
+        run: Run,
+        roots: Sequence[luigi.Task],
+        tasks: dict[str, luigi.Task],
+        raised: BaseException | None,
+    ) -> None:
         self._account = account
         self._run = run
         self._roots = roots
         self._raised = raised
-        self._tasks = {} if account.progress is None else account.progress.tasks()
+        self._tasks = tasks  # all that there were to run, by their ids
         self._secretive: dict[type, bool] = {}
         assert account.ended is not None
         self._ended = account.ended
@@ -120,7 +127,7 @@ class Telling:
         facts = [
             ("began", f"{self._began:%Y-%m-%d %H:%M:%S} UTC"),
             ("ended", f"{ended.at:%Y-%m-%d %H:%M:%S} UTC"),
-            ("took", _span(ended.duration_s)),
+            ("took", duration(ended.duration_s)),
             ("tasks", ", ".join(self._counts())),
             ("found complete", "not known" if begun is None else _count(begun.complete, "task")),
         ]
@@ -130,15 +137,15 @@ class Telling:
         if self._ran and ended.duration_s > 0:
             share = _share(busy_s, ended.duration_s * len(self._lanes))
             facts.append(("at a time", f"{busy_s / ended.duration_s:.1f} tasks on average, at most {len(self._lanes)}"))
-            facts.append(("workers", f"{share}, {_span(busy_s)} together"))
+            facts.append(("workers", f"{share}, {duration(busy_s)} together"))
         if len(self._chained) > 1:
             work_s = sum(stretch.end_s - stretch.begin_s for stretch in self._chain)
             waited_s = max(0.0, self._chain[-1].end_s - work_s)
-            said = f"{_span(work_s)} at work and {_span(waited_s)} of waiting"
+            said = f"{duration(work_s)} at work and {duration(waited_s)} of waiting"
             facts.append(("longest chain", f"{_count(len(self._chained), 'task')}, {said}"))
         if begun is not None:
             looked_s = (begun.at - self._began).total_seconds()
-            facts.append(("looked for what is there", _span(max(0.0, looked_s))))
+            facts.append(("looked for what is there", duration(max(0.0, looked_s))))
         return [*facts, *self._circumstances()]
 
     def _counts(self) -> Iterator[str]:
@@ -272,7 +279,7 @@ class Telling:
         ]
 
     def _families(self) -> Table:
-        by_family: dict[str, list[Told]] = defaultdict(list)
+        by_family: dict[str, list[TaskAccount]] = defaultdict(list)
         for told in self._ran:
             by_family[told.family].append(told)
         rows: list[Sequence[Any]] = []
@@ -361,10 +368,10 @@ def _by_outputs(task: luigi.Task, targets: Sequence[Any]) -> str:
 
 
 def _note(one: Try) -> str:
-    place = one.stretch.place
+    site = one.stretch.site
     parts = [
         f"try {one.attempt}" if one.attempt > 1 else "",
-        f"process {place.process_id} on {place.host}" if place.process_id is not None else "",
+        f"process {site.process_id} on {site.host}" if site.process_id is not None else "",
         one.reason,
     ]
     return ", ".join(filter(None, parts))
@@ -381,11 +388,3 @@ def _count(number: int, name: str) -> str:
 
 def _share(part: float, whole: float) -> str:
     return f"{100 * part / whole:.0f} % busy" if whole > 0 else ""
-
-
-def _span(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min {rest:02} s" if hours else f"{minutes} min {rest:02} s"

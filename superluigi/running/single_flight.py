@@ -43,8 +43,7 @@ def lease_of(task: luigi.Task) -> Lease | None:
 
     What `output()` raises leaves as it is.
     """
-    run: object = task.run
-    if run is None or run is NotImplemented:
+    if dag.is_external(task):
         return None
     own = [target for target in (own_target(leaf) for _, leaf in dag.leaves(task.output())) if target is not None]
     first = min(own, key=lambda target: (not is_remote(target), str(target.path)), default=None)

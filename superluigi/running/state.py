@@ -15,7 +15,6 @@ from superluigi.failures import failure_of
 from superluigi.forcing import Forcing
 from superluigi.outlook import Outlook
 from superluigi.planning import Verdict, make_plan
-from superluigi.running.openlineage import Events
 from superluigi.staleness import is_cleaned_up
 from superluigi.targets.foresight import foresight
 from superluigi.targets.memory import Key, Memory, MemoryTarget, NoTarget, PathlessTarget, origin_of
@@ -48,7 +47,6 @@ class Run:
         self.plan = plan  # where the run goes by one: with `rerun_stale`
         self.raise_exception = raise_exception
         self.single_flight = single_flight
-        self.events = Events()  # who is told of what happens
         self.memory = Memory()
         self.done: set[luigi.Task] = set()
         self.found_made: set[luigi.Task] = set()  # when it was their turn: other runs made them, or nothing had changed

@@ -35,7 +35,7 @@ from superluigi import dag, provenance, task_log
 from superluigi.errors import public_name
 from superluigi.failures import INTERRUPTED, SAID_OF_INTERRUPTION, Circumstances, text_for_log
 from superluigi.running import bars, screen
-from superluigi.running.progress import Begun, Printed
+from superluigi.running.progress import Begun, News, Printed
 from superluigi.running.single_flight import Turn, turn
 from superluigi.running.watching import transfers_of
 from superluigi.storage import observation, workplace
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     import luigi
 
-    from superluigi.running.progress import Place, Told
+    from superluigi.running.progress import Site
     from superluigi.running.screen import ScreenId
     from superluigi.running.state import Run
     from superluigi.running.worker import Worker
@@ -67,7 +67,7 @@ ITSELF = Itself.TASK
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class TaskReport:
     """How a task ended: Luigi's result, and the exception with its text where it failed with one."""
 
     result: tuple[Any, ...]
@@ -77,7 +77,7 @@ class Report:
     turn: Turn = Turn.OURS
     values: Mapping[Key, Reference] = field(default_factory=dict)  # what memory targets were given there
     circumstances: Circumstances | None = None  # of a failure
-    place: Place | None = None  # where it ran, if that was in a process of a pool
+    site: Site | None = None  # where it ran, if that was in a process of a pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +95,6 @@ class Reading:
 
     task_id: str
     required: luigi.Task
-
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """What a running task lets those know who follow the run."""
-
-    told: Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +140,15 @@ class Results:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._arrived: deque[tuple[TaskProcess | None, Report | Call | Reading | News | Broken]] = deque()
+        self._arrived: deque[tuple[TaskProcess | None, TaskReport | Call | Reading | News | Broken]] = deque()
         self._changed = threading.Condition()
         self._awaited: dict[Connection, TaskProcess] = {}
 
     def put(self, result: tuple[Any, ...]) -> None:
         """Take what Luigi itself finds out about a process: that it died, or took too long."""
-        self.take(None, Report(result))
+        self.take(None, TaskReport(result))
 
-    def take(self, process: TaskProcess | None, arrived: Report | Call | Reading | News | Broken) -> None:
+    def take(self, process: TaskProcess | None, arrived: TaskReport | Call | Reading | News | Broken) -> None:
         """Take a report, news, or a call to the scheduler, of a process of this worker. Safe between threads."""
         with self._changed:
             self._arrived.append((process, arrived))
@@ -178,7 +171,7 @@ class Results:
             is_news_alone = bool(self._arrived)
             while self._arrived:
                 process, arrived = self._arrived.popleft()
-                if isinstance(arrived, Report):
+                if isinstance(arrived, TaskReport):
                     if arrived.turn is not Turn.TAKEN:
                         return self._worker.record(process, arrived)
                     self._worker.put_off(process, arrived)
@@ -190,7 +183,7 @@ class Results:
 
     def _take(self, process: TaskProcess | None, arrived: Call | Reading | News | Broken) -> None:
         if isinstance(arrived, News):
-            self._worker.take_news(arrived.told)
+            self._worker.take_news(arrived)
         elif isinstance(arrived, Call):
             self._worker.call_scheduler(arrived)
         elif isinstance(arrived, Reading):
@@ -251,7 +244,7 @@ class TaskProcess(ContextManagedTaskProcess):
         self._obstacle = obstacle
         self.readers: tuple[luigi.Task, ...] = ()  # of a short-lived task, who needs it
         self.waits = False  # for another run that makes the task; else the scheduler can put it off
-        self.tell: Callable[[Told], object] | None = None  # those who follow the run, if anybody does
+        self.tell: Callable[[News], object] | None = None  # those who follow the run, if anybody does
         self.screen: ScreenId | None = None  # that bars are on
         self._sending = threading.Lock()
         self._failure: tuple[BaseException, str] | tuple[()] = ()
@@ -329,13 +322,12 @@ class TaskProcess(ContextManagedTaskProcess):
             except Exception as error:  # noqa: BLE001  (the task fails with it where it would have run)
                 self._obstacle, whose = error, Turn.OURS
             if whose is Turn.OURS:
-                self.of_run.events.start(self.task)
                 if self.tell is not None:
                     self.tell(Begun(self.task.task_id))
                 super().run()
             else:
                 status = DONE if whose is Turn.MADE else PENDING
-                self.report(Report((self.task.task_id, status, "", [], []), turn=whose))
+                self.report(TaskReport((self.task.task_id, status, "", [], []), turn=whose))
 
     def _is_complete(self, task: luigi.Task) -> bool:
         if task == self.task:
@@ -366,14 +358,14 @@ class TaskProcess(ContextManagedTaskProcess):
             missing = self.missing()
         circumstances = self._circumstances() if status == FAILED else None
         error, text = self._failure or (None, "")
-        self.report(Report((task_id, status, expl, missing, new_deps), error, text, circumstances=circumstances))
+        self.report(TaskReport((task_id, status, expl, missing, new_deps), error, text, circumstances=circumstances))
 
     def _circumstances(self) -> Circumstances:
         log = self._kept
         path = str(log.path) if log is not None and log.is_written else None
         return Circumstances(None if log is None else log.read, path, socket.gethostname())
 
-    def report(self, report: Report) -> None:
+    def report(self, report: TaskReport) -> None:
         """Hand a report to the worker, from whichever process."""
         if self._writer is None:
             self.results.take(self, report)
@@ -390,10 +382,10 @@ class TaskProcess(ContextManagedTaskProcess):
             with self._sending:
                 self._writer.send(call)
 
-    def _tell_from_afar(self, told: Told) -> bool:
+    def _tell_from_afar(self, news: News) -> bool:
         """Tell those who follow the run, from a process of the task's own; say whether that was possible."""
         try:
-            self.send(News(told))
+            self.send(news)
         except OSError:  # the worker has gone, or does not listen any more as the task has reported
             return False
         return True
@@ -459,7 +451,7 @@ class PooledTask(TaskProcess):
         if self.future is not None:
             self.future.cancel()
 
-    def report(self, report: Report) -> None:
+    def report(self, report: TaskReport) -> None:
         """Hand a report to the worker, once."""
         if not self.has_reported:
             self.has_reported = True
@@ -468,7 +460,7 @@ class PooledTask(TaskProcess):
     def fail(self, message: str, *, has_died: bool = False) -> None:
         """Report that it could not be run, or that nothing came back; of a process that died Luigi has an event."""
         events = ((Event.PROCESS_FAILURE, (ITSELF, message)),) if has_died else ()
-        self.report(Report((self.task.task_id, FAILED, message, [], []), text=message, events=events))
+        self.report(TaskReport((self.task.task_id, FAILED, message, [], []), text=message, events=events))
 
     def broke(self, error: BaseException) -> None:
         """Report that the pool ended while this task was in it."""

@@ -33,7 +33,7 @@ from superluigi.outlook import Outlook
 from superluigi.running import screen
 from superluigi.running.cleanup import Cleanup
 from superluigi.running.events import TaskStatus
-from superluigi.running.progress import Place, Progress
+from superluigi.running.progress import Progress, Site
 from superluigi.running.single_flight import Turn, lease_of, pause_s
 from superluigi.running.task_process import (
     ITSELF,
@@ -41,10 +41,10 @@ from superluigi.running.task_process import (
     PooledTask,
     Reading,
     RemoteTraceback,
-    Report,
     Results,
     SchedulerAfar,
     TaskProcess,
+    TaskReport,
 )
 from superluigi.targets.foresight import foresight
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from superluigi.running.executors import Pool
-    from superluigi.running.progress import Told
+    from superluigi.running.progress import News
     from superluigi.running.scheduler import Scheduler
     from superluigi.running.state import Run
 
@@ -77,7 +77,7 @@ class Worker(luigi.worker.Worker):
         self._told_done: set[luigi.Task] = set()  # by this run
         self._cleanup = Cleanup(run)
         self._put_off: Counter[str] = Counter()  # how often, by the ids of tasks that other runs were making
-        self._here = Place.here()
+        self._here = Site.here()
 
     # Scheduling
 
@@ -153,7 +153,7 @@ class Worker(luigi.worker.Worker):
         self._progress.begin(self.worker_processes)
         return bool(super().run())
 
-    def put_off(self, process: TaskProcess | None, report: Report) -> None:
+    def put_off(self, process: TaskProcess | None, report: TaskReport) -> None:
         """Take that another run is making a task: it is tried again in a while, and other tasks come first."""
         task_id = report.result[0]
         if self._running_tasks.pop(task_id, None) is None:
@@ -309,8 +309,7 @@ class Worker(luigi.worker.Worker):
 
     def _run_here(self, task: luigi.Task) -> bool:
         """Say whether there is nothing to run of a task: its data are made elsewhere, or it has no id."""
-        run: object = task.run
-        return task in self._without_id or run is None or run is NotImplemented
+        return task in self._without_id or dag.is_external(task)
 
     @property
     def _scheduler_url(self) -> str | None:
@@ -323,14 +322,12 @@ class Worker(luigi.worker.Worker):
             process = self._create_task_process(task)
             self._running_tasks[task_id] = process
             status = DONE if whose is Turn.MADE else PENDING
-            self._results.take(process, Report((task_id, status, "", [], []), turn=whose))
+            self._results.take(process, TaskReport((task_id, status, "", [], []), turn=whose))
             return
         if task_id not in self._running_tasks:
             will_run = not self._run.is_decided_late(task)
             if will_run:
                 self._progress.started(task)
-            if not self._run_here(task):
-                self._run.events.hand_out(task, will_run=will_run)
         if self._pool is None or self._run_here(task) or task_id in self._running_tasks:
             is_new = task_id not in self._running_tasks
             if is_new:
@@ -368,7 +365,7 @@ class Worker(luigi.worker.Worker):
         assert isinstance(process, PooledTask)
         self._pool.broke(process, error)
 
-    def record(self, process: TaskProcess | None, report: Report) -> tuple[Any, ...]:
+    def record(self, process: TaskProcess | None, report: TaskReport) -> tuple[Any, ...]:
         """Take what a task reports; give it as Luigi takes it.
 
         Raises:
@@ -376,7 +373,7 @@ class Worker(luigi.worker.Worker):
         """
         task_id, status, expl, missing, new_deps = report.result
         task = self._scheduled_tasks[task_id]
-        self._progress.placed(task, report.place)
+        self._progress.placed(task, report.site)
         if isinstance(process, PooledTask):
             assert self._pool is not None
             self._pool.ended(process)
@@ -397,21 +394,17 @@ class Worker(luigi.worker.Worker):
             self._tell_of_failure(task, is_running=is_running)
             if self._run.raise_exception and isinstance(process, PooledTask) and not missing:
                 self._raise(task, report)
-        else:
-            self._run.events.wait(task)
-            if is_running:
-                self._progress.paused(task)
+        elif is_running:
+            self._progress.paused(task)
         return task_id, status, expl, missing, new_deps
 
-    def _succeeded(self, task: luigi.Task, report: Report, *, is_running: bool) -> None:
+    def _succeeded(self, task: luigi.Task, report: TaskReport, *, is_running: bool) -> None:
         is_made = report.turn is Turn.MADE
         if is_made:
             self._run.found_made.add(task)
-            self._run.events.drop(task)
         if is_running:
             self._progress.ended(task, TaskStatus.MADE_ELSEWHERE if is_made else TaskStatus.DONE)
         self._run.record_success(task)
-        self._run.events.complete(task, self._run.yielded.get(task, ()))
         self._cleanup.succeeded(task)
 
     def _circumstances_of(self, task: luigi.Task) -> Circumstances:
@@ -420,16 +413,14 @@ class Worker(luigi.worker.Worker):
         return Circumstances(log=str(path) if path.exists() else None)
 
     def _tell_of_failure(self, task: luigi.Task, *, is_running: bool = True) -> None:
-        failure = self._run.failures[task]
-        self._run.events.fail(task, failure)
         if is_running:
-            self._progress.ended(task, TaskStatus.FAILED, failure.reason.split("\n", 1)[0])
+            self._progress.ended(task, TaskStatus.FAILED, self._run.failures[task].reason.split("\n", 1)[0])
 
-    def take_news(self, told: Told) -> None:
+    def take_news(self, news: News) -> None:
         """Take what a running task lets those know who follow the run."""
-        self._progress.take(told)
+        self._progress.take(news)
 
-    def _raise(self, task: luigi.Task, report: Report) -> None:
+    def _raise(self, task: luigi.Task, report: TaskReport) -> None:
         if report.error is None:  # only its text could leave the process
             raise TaskFailedError([self._run.failures[task]], "A task failed.")
         is_from_elsewhere = self._pool is not None and not self._pool.is_here

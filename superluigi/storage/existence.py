@@ -30,32 +30,32 @@ _MAX_START_BYTES = 1024
 _UNORDERED_SUFFIX = "--x-s3"
 
 
-Told = TypeVar("Told")  # what is told of an object that is there
+Answer = TypeVar("Answer")  # what is told of an object that is there
 
 
 @dataclass(frozen=True, slots=True)
-class Page(Generic[Told]):
+class Page(Generic[Answer]):
     """What one listing tells by key, in order, and whether there are more behind."""
 
-    found: Mapping[str, Told]
+    found: Mapping[str, Answer]
     is_last: bool
 
 
-class Objects(Protocol[Told]):
+class Objects(Protocol[Answer]):
     """What can be asked of a bucket."""
 
     @property
     def name(self) -> str:
         """The name of the bucket."""
 
-    def ask(self, key: str) -> Told | None:
+    def ask(self, key: str) -> Answer | None:
         """Give what is told of one object, None if it is not there. One request."""
 
-    def page(self, prefix: str, start_after: str) -> Page[Told]:
+    def page(self, prefix: str, start_after: str) -> Page[Answer]:
         """Give up to a thousand objects whose keys have this prefix and come after `start_after`. One listing."""
 
 
-def find(objects: Objects[Told], keys: Iterable[str], *, max_concurrency: int) -> dict[str, Told]:
+def find(objects: Objects[Answer], keys: Iterable[str], *, max_concurrency: int) -> dict[str, Answer]:
     """Give those of the keys that are there, with what is told of them."""
     # By code points, which is the order of the bytes in UTF-8, and so that of S3. No object has an empty key.
     search = _Search(objects, sorted(set(keys) - {""}), max_concurrency)
@@ -63,13 +63,13 @@ def find(objects: Objects[Told], keys: Iterable[str], *, max_concurrency: int) -
     return search.found
 
 
-class _Search(Generic[Told]):
+class _Search(Generic[Answer]):
     """The keys that are asked for, in order, and what has been found."""
 
-    def __init__(self, objects: Objects[Told], keys: list[str], max_concurrency: int) -> None:
+    def __init__(self, objects: Objects[Answer], keys: list[str], max_concurrency: int) -> None:
         self.objects = objects
         self.keys = keys
-        self.found: dict[str, Told] = {}
+        self.found: dict[str, Answer] = {}
         self.max_concurrency = max_concurrency
         self.worthwhile = max(2, max_concurrency)  # keys that a page has to answer; to S3's bill it is 12 HEADs
         # The listings of directory buckets have no order: the S3 user guide, "Differences for directory buckets".

@@ -106,7 +106,7 @@ class _Looking:
                 self._engine.failed()
         try:
             if key in self.bodies:
-                seen = self.bucket.look(key)
+                seen = self.bucket.snapshot(key)
                 return None if seen is None else Glance(seen.etag, data=seen.data)
             facts = self.bucket.head(key)
         except OF_THE_WHOLE_BUCKET:

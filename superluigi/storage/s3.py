@@ -105,7 +105,7 @@ class ObjectFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Snapshot:
     """A small object as one answer of S3 told of it; `etag` without quotes."""
 
     data: bytes
@@ -207,10 +207,10 @@ class Bucket:
 
     def get_bytes(self, key: str) -> bytes | None:
         """Give the bytes of a small object, None if there is none. One GET, and others while the body breaks off."""
-        seen = self.look(key)
+        seen = self.snapshot(key)
         return None if seen is None else seen.data
 
-    def look(self, key: str) -> Look | None:
+    def snapshot(self, key: str) -> Snapshot | None:
         """Give a small object with its ETag and its times, None if there is none. Requests as `get_bytes`."""
         with self.translated("GetObject", key):
             for tries_left in reversed(range(_MAX_TRIES)):
@@ -227,7 +227,7 @@ class Bucket:
                         raise
                     continue
                 answered_at = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-                return Look(data, answer["ETag"].strip('"'), answer.get("LastModified"), answered_at)
+                return Snapshot(data, answer["ETag"].strip('"'), answer.get("LastModified"), answered_at)
         return None
 
     def put_bytes(self, key: str, data: bytes | BinaryIO, options: Mapping[str, Any]) -> str:

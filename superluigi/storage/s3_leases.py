@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from superluigi.storage.leases import Held
-    from superluigi.storage.s3 import Bucket, Look
+    from superluigi.storage.s3 import Bucket, Snapshot
 
 _log = logging.getLogger("superluigi")
 
@@ -109,13 +109,13 @@ class S3Lease:
         present = self._look()
         return present is not None and not self._is_expired(present)
 
-    def _look(self) -> Look | None:
-        return self.bucket.look(self.key)
+    def _look(self) -> Snapshot | None:
+        return self.bucket.snapshot(self.key)
 
     def _lease_s(self) -> float:
         return float(config.lease_s() if self.lease_s is None else self.lease_s)
 
-    def _is_expired(self, present: Look) -> bool:
+    def _is_expired(self, present: Snapshot) -> bool:
         lease_s = _decoded(present.data)[1]
         if lease_s is None:  # another program's, or damaged
             lease_s = self._lease_s()
@@ -171,14 +171,14 @@ class _HeldObject:
         self._etag, self._began, self.due = etag, began, began + self._lease_s / 3
         return True
 
-    def adopt(self, present: Look | None) -> bool:
+    def adopt(self, present: Snapshot | None) -> bool:
         """Say whether what stands there is ours, and take it as the last that was written."""
         if present is None or not self.is_in(present):
             return False
         self._etag = present.etag
         return True
 
-    def is_in(self, present: Look) -> bool:
+    def is_in(self, present: Snapshot) -> bool:
         """Say whether this holder wrote what stands there."""
         return _decoded(present.data)[0] == self._token
 
@@ -276,7 +276,7 @@ class _HeldObject:
             if self.put(self._bucket, over=self._etag):
                 self._is_failing = False
                 return
-            if not self.adopt(self._bucket.look(self._lease.key)):
+            if not self.adopt(self._bucket.snapshot(self._lease.key)):
                 self._loss, self.due = "was taken over by another run, or removed", math.inf
                 raise self._error(self._loss)
             # Ours: the answer to an earlier PUT was lost. When that was written is not known, so write again.

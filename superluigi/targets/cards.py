@@ -129,7 +129,7 @@ def rows_of_run(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Give the same without the task."""
     if record.get("start_time"):
         duration = record.get("duration")
-        took = f", in {duration:.{2 if duration < 100 else 0}f} s" if isinstance(duration, int | float) else ""
+        took = f", in {markup.duration(duration)}" if isinstance(duration, int | float) else ""
         yield "made at", f"{_time(record['start_time'])}{took}"
     if record.get(REMOVED):
         yield "removed at", _time(record[REMOVED])
