@@ -58,6 +58,17 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.kill_seed = secrets.randbelow(1_000_000)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Keep what a test printed and logged only if it fails: a process that has grown to gigabytes forks slowly."""
+    report = yield
+    if report.passed:
+        report.sections.clear()
+    if call.when == "teardown":
+        item._report_sections.clear()
+    return report
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     """Say which seed it is."""
     return "kills: at every step" if config.option.every_kill else f"kills: --kill-seed {config.option.kill_seed}"

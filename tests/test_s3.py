@@ -83,6 +83,19 @@ def test_targets_do_not_make_a_client_each(s3: S3) -> None:
     assert len(storage_s3._clients) <= before + 1
 
 
+def test_credentials_that_are_renewed_again_and_again_leave_few_clients(
+    s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.put("a.csv")
+    for hour in range(40):
+        monkeypatch.setenv("AWS_SESSION_TOKEN", f"of-hour-{hour}")
+        assert Bucket(s3.bucket).has("a.csv")
+
+    assert len(storage_s3._clients) == len(storage_s3._sessions) == 32
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "of-hour-0")
+    assert Bucket(s3.bucket).has("a.csv")  # one that was let go is made again
+
+
 def test_threads_that_ask_at_once_get_one_client(bucket: str) -> None:
     ours = Bucket(bucket, client_options={"region_name": "eu-west-3"})
     barrier = threading.Barrier(4)

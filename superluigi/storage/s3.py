@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from botocore.config import Config
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sts import STSClient
 
@@ -46,6 +47,7 @@ _READ_TIMEOUT_S = 30
 _KEYS_PER_DELETE = 1000
 _UNASKED_BYTES = 1 << 20
 _CONFLICT_PAUSE_S = 0.05  # doubled from try to try
+_MAX_KEPT = 32  # clients, and sessions; credentials in the environment that are renewed by the hour make new ones
 _MAX_CONNECTIONS = 256  # places for connections, which are opened when needed; `max_concurrency` bounds how many
 
 _NOT_THERE = frozenset({"404", "NoSuchKey", "NotFound"})
@@ -70,6 +72,7 @@ _ENVIRONMENT = (
 )
 
 _CREDENTIALS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+_OF_SESSION = (*_CREDENTIALS, "region_name")  # of the options of a client: with a role, for who asks for the role
 
 _TIMEOUTS = ("connect_timeout", "read_timeout")
 
@@ -152,9 +155,27 @@ class Bucket:
             with _clients_lock, self.translated("CreateClient", ""):
                 client = _clients.get(key)
                 if client is None:
-                    options = dict(self.client_options)
-                    client = _clients[key] = _make_client(settings, self.role_arn, options, self.timeout_s)
+                    client = self._make_client(settings)
+                    _keep(_clients, key, client)
         return client
+
+    def _make_client(self, settings: tuple[Any, ...]) -> S3Client:
+        options = dict(self.client_options)
+        config = _client_config(options.pop("config", None), self.timeout_s)
+        if self.role_arn:
+            options = {name: value for name, value in options.items() if name not in _OF_SESSION}
+        client: S3Client = self._session(settings).client("s3", config=config, **options)
+        client.meta.events.register("request-created.s3.PutObject", _without_expectation)
+        return client
+
+    def _session(self, settings: tuple[Any, ...]) -> Any:
+        """Give what has read what botocore knows of S3, and may be used in a forked process; call it with the lock."""
+        session = _sessions.get(settings)
+        if session is None:
+            of_session = {name: value for name, value in self.client_options.items() if name in _OF_SESSION}
+            session = _make_session(self.role_arn, of_session if self.role_arn else {})
+            _keep(_sessions, settings, session)
+        return session
 
     def endpoint(self) -> str:
         """Give the host that serves the bucket, `aws` for Amazon's own; copies of two endpoints must not mix."""
@@ -168,16 +189,15 @@ class Bucket:
         region = self.client().meta.region_name or "us-east-1"
         options = {name: value for name, value in self.client_options.items() if name in _CREDENTIALS}
         hasty = Config(connect_timeout=_HASTY_S, read_timeout=_HASTY_S, retries={"total_max_attempts": 1})
-        with self.translated("CreateClient", ""):
-            session = _sessions[self._settings()]
+        with _clients_lock, self.translated("CreateClient", ""):
+            session = self._session(self._settings())
             client: STSClient = session.client("sts", region_name=region, config=hasty, **options)
         return client
 
     def credentials(self) -> Any:
         """Give what boto3's chain has found, with `method` saying where; None if there are none. Never log it."""
-        with self.translated("GetCredentials", ""):
-            self.client()
-            return _sessions[self._settings()].get_credentials()
+        with _clients_lock, self.translated("GetCredentials", ""):
+            return self._session(self._settings()).get_credentials()
 
     # One object
 
@@ -453,9 +473,15 @@ def _comparable(value: Any) -> str:
     return repr(getattr(value, "_user_provided_options", value))
 
 
-def _make_client(
-    settings: tuple[Any, ...], role_arn: str | None, options: dict[str, Any], timeout_s: float | None
-) -> S3Client:
+def _keep(kept: dict[tuple[Any, ...], Any], key: tuple[Any, ...], value: Any) -> None:
+    """Keep a value, and let go the oldest where there are many; who uses it holds it."""
+    kept[key] = value
+    while len(kept) > _MAX_KEPT:
+        del kept[next(iter(kept))]
+
+
+def _client_config(given: Any, timeout_s: float | None) -> Config:
+    """Give the configuration of a client: ours, what the user has given above it, and the time that a try may take."""
     from botocore.config import Config
 
     defaults = Config(
@@ -465,20 +491,13 @@ def _make_client(
         max_pool_connections=_MAX_CONNECTIONS,
     )
     # A copy, because botocore writes into the retries of a configuration, and then it would be another setting.
-    config = defaults.merge(copy.deepcopy(options.pop("config"))) if "config" in options else defaults
+    config = defaults if given is None else defaults.merge(copy.deepcopy(given))
     if timeout_s is not None:
         waits = {name: min(getattr(config, name) or timeout_s, timeout_s) for name in _TIMEOUTS}
         tries = min((config.retries or {}).get("total_max_attempts", _MAX_TRIES), _HASTY_TRIES)  # type: ignore[attr-defined]
         retries = {"mode": "standard", "total_max_attempts": tries}
         config = config.merge(Config(**waits, retries=retries))  # type: ignore[arg-type]
-    source = {name: options.pop(name) for name in (*_CREDENTIALS, "region_name") if name in options and role_arn}
-    # A session has read what botocore knows of S3, and may be used in a forked process; a client has connections.
-    session = _sessions.get(settings)
-    if session is None:
-        session = _sessions[settings] = _make_session(role_arn, source)
-    client: S3Client = session.client("s3", config=config, **options)
-    client.meta.events.register("request-created.s3.PutObject", _without_expectation)
-    return client
+    return config
 
 
 def _make_session(role_arn: str | None, source: dict[str, Any]) -> Any:
