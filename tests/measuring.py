@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # They start programs that do what other tests do in this process: run examples, and count what a graph takes.
 OF_PROGRAMS = {"test_benchmarks", "test_docs", "test_readme", "test_tutorial"}
-CASES = 10  # of one test; of more, as many are measured, at equal distances
+CASES = 5  # of one test; of more, as many are measured, at equal distances
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
