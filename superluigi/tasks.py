@@ -134,6 +134,11 @@ class ExternalTask(Task):
     run = None  # type: ignore[assignment]  # as in Luigi: there is nothing to run
 
 
+# Luigi finds classes by their bare names, and by these two its own.
+for _namesake in (Task, ExternalTask):
+    TaskRegister._reg.remove(_namesake)  # noqa: SLF001  (Luigi has no public way to unregister a class)
+
+
 class _AddressParameter(luigi.Parameter):
     def normalize(self, x: Any) -> str:
         return str(x)

@@ -951,3 +951,8 @@ def test_both_ways_of_running_report_a_failure(tmp_path):
     for run in (with_run_task, with_luigi_build):
         with pytest.raises(RuntimeError):
             run(Broken(folder=str(tmp_path)))
+
+
+@pytest.mark.parametrize("name", ["Task", "ExternalTask"])
+def test_luigi_finds_its_own_classes_by_the_names_that_ours_bear_too(name):
+    assert type(load_task("luigi", name, {})) is getattr(luigi, name)
