@@ -39,10 +39,11 @@ both_ways = pytest.mark.parametrize("run", [with_run_task, with_luigi_build], id
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Give what a run left behind: staging folders and markers in `folder`, private copies in the data directory."""
+    """Give what a run left behind: staging folders with all in them, and private copies in the data directory."""
     private = config.data_dir() / "tmp"
     staging = [path for path in folder.rglob(".superluigi") if not path.is_relative_to(config.data_dir())]
-    return [*staging, *(private.iterdir() if private.exists() else [])]
+    within = [path for place in staging for path in place.rglob("*")]
+    return [*staging, *within, *(private.iterdir() if private.exists() else [])]
 
 
 def mirrored(function: Any, nested: Any) -> Any:
