@@ -14,7 +14,6 @@ import errno
 import functools
 import inspect
 import itertools
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping
@@ -33,12 +32,12 @@ from superluigi.errors import (
     TargetNotFoundError,
     TaskTypeError,
 )
-from superluigi.storage import cache, files, leases, processes, workplace
-from superluigi.targets import LocalFileTarget, LocalFolderTarget, NoTarget, Target
+from superluigi.storage import cache, leases, processes, workplace
+from superluigi.targets import NoTarget
+from superluigi.targets.foreign import fetch_luigi_s3, is_luigi_s3, own_target, own_targets
 from superluigi.targets.memory import Draft, PathlessTarget
 from superluigi.targets.metadata import now
 from superluigi.targets.publishing import FreshFolder, Publication, StagedOutput, facts_of
-from superluigi.targets.store import ReadCopy
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -421,11 +420,11 @@ class _Execution:
 
     def _input(self, task: luigi.Task, target: Any, *, with_copies: bool) -> _Input:
         own = own_target(target)
-        if with_copies and self.is_atomic and (own is not None or _is_luigi_s3(target)):
+        if with_copies and self.is_atomic and (own is not None or is_luigi_s3(target)):
             folder = self._folder_for_inputs / str(self.reads)
             self.reads += 1
             folder.mkdir()
-            copied = own.read_into(folder) if own is not None else _fetched(target, folder)
+            copied = own.read_into(folder) if own is not None else fetch_luigi_s3(target, folder)
             return _Input(copied.path, provenance.describe_input(task, own or target, copied.fingerprint, copied.stamp))
         if isinstance(target, PathlessTarget):
             described = provenance.describe_input(task, target, None)
@@ -532,9 +531,8 @@ class _Execution:
         self.draft.check()
         leases.confirm()
         self._publish_staged(staged, record)
-        for own in map(own_target, others):
-            if own is not None:
-                own.store.write_record({**record, "output": facts_of(own)})
+        for own in own_targets(others):
+            own.store.write_record({**record, "output": facts_of(own)})
         published = [*(output.target for output in staged), *others]
         if not _is_redirected(self.task):
             expectations.remember(self.task, record, self.metadata, ", ".join(map(str, published)))
@@ -558,28 +556,6 @@ class _Input:
 
 def _handed_out(output: Any) -> Any:
     return output.path if isinstance(output, StagedOutput) else output
-
-
-def own_target(target: Any) -> Target | None:
-    """Give the target of ours that stands for a target, Luigi's local ones among them; None if there is none."""
-    if isinstance(target, Target):
-        return target
-    if isinstance(target, luigi.LocalTarget):
-        return (LocalFolderTarget if os.path.isdir(target.path) else LocalFileTarget)(target.path)
-    return None
-
-
-def _is_luigi_s3(target: Any) -> bool:
-    """Say whether it is one object of Luigi's S3 targets; those that name a folder are handed over themselves."""
-    module = sys.modules.get("luigi.contrib.s3")  # who has such a target has imported it, and boto3 with it
-    return module is not None and isinstance(target, module.S3Target) and not target.path.endswith("/")
-
-
-def _fetched(target: Any, folder: Path) -> ReadCopy:
-    """Download an object by way of Luigi's own client, which knows the credentials that the user gave to it."""
-    copy = folder / target.path.rpartition("/")[2]
-    target.fs.get(target.path, str(copy))
-    return ReadCopy(copy, files.digest(copy))
 
 
 def _state_of(target: Any) -> object:

@@ -19,12 +19,12 @@ from luigi.task_register import Register
 from superluigi import markup, visuals
 from superluigi.comparison import Change, changes_of
 from superluigi.errors import MissingParameterError, StorageError, TargetNotFoundError, TaskTypeError, public_name
-from superluigi.execution import own_target
 from superluigi.records import Found, State, absolute, find, inputs_of, nothing_at, shown
 from superluigi.rehearsal import rehearsed, run_alone
 from superluigi.storage import files, transfers, workplace
 from superluigi.storage.s3 import etag_of
 from superluigi.targets import S3ObjectTarget, S3PrefixTarget, Shape
+from superluigi.targets.foreign import own_targets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -264,7 +264,7 @@ def _real_output(task: luigi.Task, outputs: list[Any], found: Found) -> Target:
         TaskTypeError: the task does not promise it.
     """
     recorded = ((found.record or {}).get("output") or {}).get("path")
-    own = [target for target in map(own_target, outputs) if target is not None]
+    own = own_targets(outputs)
     for path in (found.path, recorded):
         for target in own:
             if path in (str(target.path), absolute(str(target.path))):

@@ -16,9 +16,10 @@ import luigi
 from luigi.task_register import Register, TaskClassException
 
 from superluigi import config, dag, identity, provenance
-from superluigi.execution import bearer_of, own_target
+from superluigi.execution import bearer_of
 from superluigi.records import Found, State, can_be_at, is_followable
 from superluigi.storage.concurrency import run_all
+from superluigi.targets.foreign import own_target, own_targets
 from superluigi.targets.looking import look_together
 from superluigi.targets.memory import PathlessTarget
 from superluigi.targets.metadata import REMOVED, Metadata, plain
@@ -225,7 +226,7 @@ def own_outputs(task: luigi.Task) -> list[Target]:
     """Give the outputs of a task that are targets of ours, or stand for one of Luigi's local ones."""
     outputs = dag.outputs(task)
     if outputs.own is None:
-        outputs.own = [own for own in map(own_target, outputs.targets) if own is not None]
+        outputs.own = own_targets(outputs.targets)
     own: list[Target] = outputs.own
     return own
 

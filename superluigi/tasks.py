@@ -14,9 +14,10 @@ from luigi.worker import TaskProcess
 
 from superluigi import dag, identity
 from superluigi.errors import InvalidNameError, public_name
-from superluigi.execution import TaskRegister, own_target
+from superluigi.execution import TaskRegister
 from superluigi.luigi_task import LuigiTask
 from superluigi.targets import LocalFileTarget, LocalFolderTarget, S3ObjectTarget, S3PrefixTarget, Target
+from superluigi.targets.foreign import own_target, own_targets
 
 _LENT_BY_THE_WORKER = frozenset(TaskProcess.forward_reporter_attributes.values())
 
@@ -120,7 +121,7 @@ class Task(LuigiTask, metaclass=TaskRegister):
 
     def guard_of(self, outputs: list[Any]) -> Target | None:
         """Give the output at which the intent marker is put, None if the outputs change in one step."""
-        own = [target for target in map(own_target, outputs) if target is not None]
+        own = own_targets(outputs)
         return min(own, key=_address) if len(own) > 1 else None  # a set has no first
 
 
@@ -190,7 +191,7 @@ class TaskWithMetadata(Task):
 
     def guard_of(self, outputs: list[Any]) -> Target | None:
         """Give one output, also of a single one: it changes while its record does not."""
-        own = [target for target in map(own_target, outputs) if target is not None]
+        own = own_targets(outputs)
         return min(own, key=_address, default=None)  # a set has no first
 
 

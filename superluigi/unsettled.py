@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from superluigi import config, dag, identity
 from superluigi.errors import public_name
-from superluigi.execution import own_target
 from superluigi.staleness import Cause, Reason
 from superluigi.storage import files, workplace
+from superluigi.targets.foreign import own_target
 from superluigi.targets.memory import PathlessTarget
 from superluigi.tasks import Task
 

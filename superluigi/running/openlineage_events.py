@@ -33,10 +33,9 @@ from openlineage.client.facet_v2 import (
 )
 from openlineage.client.uuid import generate_new_uuid
 
-from superluigi.execution import own_target
 from superluigi.provenance import masked
 from superluigi.running.openlineage_facts import dataset_at, dataset_of
-from superluigi.targets import Target
+from superluigi.targets.foreign import own_target
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -165,7 +164,7 @@ class Builder:
     def _record(self, target: Any, facts: Facts) -> Metadata | None:
         """Give the record of an output, if this task has written it in this run."""
         own = own_target(target)
-        record = own.store.stored_record() if isinstance(own, Target) else None
+        record = None if own is None else own.store.stored_record()
         is_own = record is not None and (record.get("run_id"), record.get("task_id")) == (self._run_id, facts.task_id)
         return record if is_own else None
 
