@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import luigi
 from luigi.task_register import Register
 
-from superluigi import dag, expectations, provenance, source, task_log
+from superluigi import dag, expectations, identity, provenance, source, task_log
 from superluigi.errors import (
     MissingOutputError,
     RunSignatureError,
@@ -202,7 +202,7 @@ def _bound(task: Any, function: str, nested: Any) -> Any:
             "from the other. Give a list or a dict, or names: MemoryTarget('totals')."
         )
         raise TaskTypeError(message)
-    bearer = bearer_of(task)  # with the function: what super().output() gives has roles of its own
+    bearer = identity.bearer_of(task)  # with the function: what super().output() gives has roles of its own
     return dag.map_nested(
         lambda leaf: leaf.bound((*bearer, (function, roles[id(leaf)]))) if _is_unbound(leaf) else leaf, nested
     )
@@ -219,15 +219,6 @@ def _has_iterator(nested: Any) -> bool:
     if isinstance(nested, list | tuple | set | frozenset):
         return any(map(_has_iterator, nested))
     return isinstance(nested, Iterator)
-
-
-def bearer_of(task: Any) -> tuple[str, str, str]:
-    """Give what tells a task from all others in a run, without asking for its requirements."""
-    task_cls = type(task)
-    module = (
-        "__main__" if task_cls.__module__ == "__mp_main__" else task_cls.__module__
-    )  # in a process that was spawned
-    return module, task_cls.__qualname__, task.luigi_task_id
 
 
 def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -329,7 +320,7 @@ class _Execution:
         self.dynamic_inputs: list[Any] = []
         self.in_memory: Metadata = {}
         self.reads = 0
-        self.draft = Draft(bearer_of(task))
+        self.draft = Draft(identity.bearer_of(task))
 
     def steps(self) -> Generator[Any, Any, None]:
         """Run the task; yields what the user's generator yields, and is sent the targets of those tasks."""

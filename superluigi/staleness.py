@@ -16,7 +16,6 @@ import luigi
 from luigi.task_register import Register, TaskClassException
 
 from superluigi import config, dag, identity, provenance
-from superluigi.execution import bearer_of
 from superluigi.records import Found, State, can_be_at, is_followable
 from superluigi.storage.concurrency import run_all
 from superluigi.targets.foreign import own_target, own_targets
@@ -339,8 +338,8 @@ class _Makers:
             if task not in self._seen:
                 self._seen.add(task)
                 if dag.is_ours(task):
-                    self._by_bearer[bearer_of(task)] = task
-                if not dag.is_ours(task) or bearer_of(task) != bearer:
+                    self._by_bearer[identity.bearer_of(task)] = task
+                if not dag.is_ours(task) or identity.bearer_of(task) != bearer:
                     pending += dag.upstream_of(task)
         return self._by_bearer.get(bearer, upstream)
 
