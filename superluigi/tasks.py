@@ -13,9 +13,10 @@ from luigi.task import MixinNaiveBulkComplete
 from luigi.worker import TaskProcess
 
 from superluigi import dag, identity
-from superluigi.errors import InvalidNameError, public_name
+from superluigi.errors import public_name
 from superluigi.execution import TaskRegister
 from superluigi.luigi_task import LuigiTask
+from superluigi.storage.addresses import is_address, parts_of_data
 from superluigi.targets import LocalFileTarget, LocalFolderTarget, S3ObjectTarget, S3PrefixTarget, Target
 from superluigi.targets.foreign import own_target, own_targets
 
@@ -147,13 +148,9 @@ class External(ExternalTask):
 
     def output(self) -> Target:
         """Give the target at the path."""
-        if not self.path.startswith("s3://"):
+        if not is_address(self.path):
             return LocalFolderTarget(self.path) if self.path.endswith("/") else LocalFileTarget(self.path)
-        bucket, slash, key = self.path.removeprefix("s3://").partition("/")
-        if not slash or not key:
-            raise InvalidNameError(
-                self.path, "names a bucket, not data", "Give s3://bucket/key or s3://bucket/prefix/."
-            )
+        bucket, key = parts_of_data(self.path)
         return S3PrefixTarget(bucket, key) if key.endswith("/") else S3ObjectTarget(bucket, key)
 
 

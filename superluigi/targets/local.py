@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from superluigi.errors import InvalidNameError, TargetNotFoundError, TargetShapeError
 from superluigi.storage import files, processes, workplace
+from superluigi.storage.addresses import is_address
 from superluigi.storage.leases import LockFile
 from superluigi.targets import metadata
 from superluigi.targets.base import Target
@@ -445,7 +446,7 @@ def _checked(path: str | os.PathLike[str]) -> Path:
     way_out = "Give the path of a file or folder, such as 'data/features.csv'."
     if "\0" in text:
         raise InvalidNameError(text, "holds a NUL character", way_out)
-    if text.startswith("s3://"):
+    if is_address(text):
         raise InvalidNameError(text, "is an address in S3, not a local path", "Use S3ObjectTarget or S3PrefixTarget.")
     try:
         checked = Path(text).expanduser() if text.startswith("~") else Path(text)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from superluigi.errors import InvalidNameError, StorageError, TargetNotFoundError, TargetShapeError
 from superluigi.storage import files, known, processes, transfers, workplace
+from superluigi.storage.addresses import address_of, is_address
 from superluigi.storage.cache import CacheEntry, default_root, readable_name
 from superluigi.storage.known import Known
 from superluigi.storage.s3 import DIGEST_HEADER, Bucket, ObjectFacts, check_upload_options, etag_of
@@ -57,7 +58,7 @@ class _S3Store:
 
     @property
     def address(self) -> str:
-        return f"s3://{self.bucket.name}/{self.key}"
+        return address_of(self.bucket.name, self.key)
 
     def entry(self) -> CacheEntry:
         """Give the place of the local copy. Makes the client, which knows the endpoint."""
@@ -411,9 +412,8 @@ class S3PrefixStore(_S3Store):
         name = self.key.rstrip("/")
         if self.bucket.head(name) is None:
             return TargetNotFoundError.at(self.address)
-        message = (
-            f"s3://{self.bucket.name}/{name} is one object, but S3PrefixTarget expects a prefix. Use S3ObjectTarget."
-        )
+        address = address_of(self.bucket.name, name)
+        message = f"{address} is one object, but S3PrefixTarget expects a prefix. Use S3ObjectTarget."
         return TargetShapeError(message)
 
     def discard(self, *, keep_record: bool = False) -> None:
@@ -499,12 +499,12 @@ class _S3Target(Target):
     @property
     def path(self) -> str:
         """The `s3://` address."""
-        return f"s3://{self._bucket.name}/{self._key}"
+        return address_of(self._bucket.name, self._key)
 
     @property
     def metadata_path(self) -> str:
         """The `s3://` address of the record."""
-        return f"s3://{self._metadata_bucket.name}/{self._metadata_key}"
+        return address_of(self._metadata_bucket.name, self._metadata_key)
 
     @property
     def name(self) -> str:
@@ -643,7 +643,7 @@ def _checked_key(key: object) -> str:
     way_out = "Give a key such as 'data/features.csv'."
     if not isinstance(key, str) or not key.strip("/ "):
         raise InvalidNameError(str(key), "is an empty key", way_out)
-    if key.startswith("s3://"):
+    if is_address(key):
         raise InvalidNameError(key, "is an address, not a key", "Give bucket and key as two arguments.")
     if key.startswith("/"):
         raise InvalidNameError(key, "is an absolute key", f"Leave out the slash at its start: {key.lstrip('/')!r}.")
