@@ -16,7 +16,6 @@ from superluigi.markup import Tone
 from superluigi.pictures.drawings import Drawing
 from superluigi.provenance import IN_MEMORY
 from superluigi.records import (
-    RECORD_SUFFIX,
     Found,
     Input,
     Output,
@@ -30,7 +29,7 @@ from superluigi.records import (
     shown,
 )
 from superluigi.storage.addresses import is_address
-from superluigi.targets.metadata import REMOVED
+from superluigi.targets.metadata import RECORD_SUFFIX, REMOVED
 from superluigi.visuals import Edge, Graph, Look, Node
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ from superluigi.storage.concurrency import run_all
 from superluigi.storage.s3 import Bucket
 from superluigi.targets import LocalFileTarget, LocalFolderTarget, S3ObjectTarget, S3PrefixTarget, Target
 from superluigi.targets.foresight import OF_THE_WHOLE_BUCKET
-from superluigi.targets.metadata import REMOVED
+from superluigi.targets.metadata import RECORD_SUFFIX, REMOVED
 from superluigi.targets.s3 import UNFINISHED_NAME
 
 if TYPE_CHECKING:
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from superluigi.targets.metadata import Metadata
 
 Output: TypeAlias = "str | os.PathLike[str] | luigi.Target"
-
-RECORD_SUFFIX = ".metadata.json"
 
 _MAX_RECORD_BYTES = 256 << 20  # a record holds its direct inputs alone; what is larger is none
 _MAX_DEPTH = 120  # levels of a record: metadata are refused beyond 100

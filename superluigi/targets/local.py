@@ -23,6 +23,7 @@ from superluigi.storage.addresses import is_address
 from superluigi.storage.leases import LockFile
 from superluigi.targets import metadata
 from superluigi.targets.base import Target
+from superluigi.targets.metadata import RECORD_SUFFIX
 from superluigi.targets.publishing import recover_abandoned
 from superluigi.targets.store import MAX_COUNTED, MAX_DIGESTED_BYTES, MAX_NAMED, Glimpse, Present, Seen, Shape, Written
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from superluigi.targets.metadata import Metadata
 
-_INSIDE_NAME = ".metadata.json"
 _MARKER_SUFFIX = ".intent"
 _MAX_NAME_BYTES = 255
 _MAX_RECORDED = 1 << 16
@@ -432,7 +432,7 @@ class LocalFolderTarget(LocalFileTarget):
             problem = f"is deep inside {str(self._path)!r}, which is replaced whole"
             raise InvalidNameError(str(metadata_path), problem, "Let the record lie beside it, or directly in it.")
         if metadata_inside_folder:
-            self._metadata_path = self._path / _INSIDE_NAME
+            self._metadata_path = self._path / RECORD_SUFFIX
         self.metadata_contents_limit = metadata_contents_limit
 
     @property
@@ -460,7 +460,7 @@ def _checked(path: str | os.PathLike[str]) -> Path:
 
 
 def _beside(path: Path) -> Path:
-    name = f"{path.name}.metadata.json"
+    name = f"{path.name}{RECORD_SUFFIX}"
     if len(os.fsencode(name)) > _MAX_NAME_BYTES:
-        name = f"{hashlib.sha256(os.fsencode(path.name)).hexdigest()}.metadata.json"
+        name = f"{hashlib.sha256(os.fsencode(path.name)).hexdigest()}{RECORD_SUFFIX}"
     return path.with_name(name)

@@ -24,6 +24,7 @@ from superluigi.storage.s3_leases import S3Lease
 from superluigi.targets import metadata
 from superluigi.targets.base import Target
 from superluigi.targets.foresight import Question, answer, look_ahead
+from superluigi.targets.metadata import RECORD_SUFFIX
 from superluigi.targets.store import MAX_NAMED, Glimpse, Present, Seen, Shape, Written
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from superluigi.targets.metadata import Metadata
 
-_INSIDE_NAME = ".metadata.json"
 _MARKER_SUFFIX = ".superluigi-intent"
 _LEASE_SUFFIX = ".superluigi-lease"
 UNFINISHED_NAME = ".superluigi-unfinished"
@@ -576,7 +576,7 @@ class S3ObjectTarget(_S3Target):
             raise InvalidNameError(object_key, "ends in a slash and so names a prefix", "Use S3PrefixTarget.")
         self._bucket = Bucket(_checked_bucket(bucket), role_arn, client_options)
         self._metadata_bucket = Bucket(_checked_bucket(metadata_bucket or bucket), role_arn, client_options)
-        self._metadata_key = _checked_key(metadata_object_key or f"{object_key}.metadata.json")
+        self._metadata_key = _checked_key(metadata_object_key or f"{object_key}{RECORD_SUFFIX}")
         if (self._metadata_bucket.name, self._metadata_key) == (bucket, object_key):
             way_out = "Leave metadata_object_key out, or give another."
             raise InvalidNameError(object_key, "is the key of the data and of their record", way_out)
@@ -624,7 +624,7 @@ class S3PrefixTarget(_S3Target):
         self._key = f"{_checked_key(name)}/"
         self._bucket = Bucket(_checked_bucket(bucket), role_arn, client_options)
         self._metadata_bucket = Bucket(_checked_bucket(metadata_bucket or bucket), role_arn, client_options)
-        inside, beside = f"{self._key}{_INSIDE_NAME}", f"{name}.metadata.json"
+        inside, beside = f"{self._key}{RECORD_SUFFIX}", f"{name}{RECORD_SUFFIX}"
         self._metadata_key = inside if metadata_inside_prefix else _checked_key(metadata_object_key or beside)
         self._marker_key = f"{name}{_MARKER_SUFFIX}"
         self._local_root = None if local_root is None else Path(local_root).expanduser().absolute()
