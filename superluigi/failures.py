@@ -252,12 +252,7 @@ def remember(tasks: Sequence[luigi.Task]) -> None:
         import cloudpickle
 
         data = cloudpickle.dumps([_packed(task) for task in _last])
-        config.data_dir().mkdir(parents=True, exist_ok=True)
-        with workplace.private_folder() as private:
-            staged = private / "last"
-            staged.touch(mode=0o600)
-            staged.write_bytes(data)
-            os.replace(staged, _file())
+        workplace.keep(_file(), data, mode=0o600)
 
 
 def recall() -> Sequence[luigi.Task]:

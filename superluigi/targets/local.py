@@ -156,7 +156,7 @@ class LocalStore:
     def _write(self, data: bytes, staging: Path) -> None:
         if self.metadata_path.parent != self.path.parent:
             self.metadata_path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_atomically(self.metadata_path, data, staging)
+        files.write_atomically(self.metadata_path, data, staging=staging)
 
     @contextlib.contextmanager
     def reading(self, *, force: bool = False) -> Iterator[Present]:  # noqa: ARG002  (there is no copy to renew)
