@@ -225,7 +225,7 @@ def _inputs(task: luigi.Task, read: Any) -> Iterator[FailureInput]:
     try:
         if read:
             for given in inputs_of(read):
-                yield FailureInput(".".join(map(str, given.role)), given.path, given.fingerprint)
+                yield FailureInput(given.name, given.path, given.fingerprint)
             return
         for role, upstream in dag.required(task):
             for place, target in dag.leaves(dag.output(upstream)):

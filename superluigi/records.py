@@ -416,7 +416,7 @@ _FIELDS: Mapping[str, tuple[type, ...]] = {
     "packages": _MAPPING,
     IN_MEMORY: _MAPPING,
 }
-_FIELDS_OF_INPUT = ("fingerprint", "task_family", "task_id", "metadata_path")
+_FIELDS_OF_INPUT = ("fingerprint", "task_family", "task_id", "metadata_path", "stamp")
 
 
 def _checked(record: object) -> tuple[Input, ...]:
@@ -484,6 +484,12 @@ class Input:
     task_family: str | None
     task_id: str | None
     metadata_path: str | None
+    stamp: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The role as text, with dots; empty if the task requires nothing else."""
+        return ".".join(map(str, self.role))
 
 
 def inputs_of(record: Mapping[str, Any]) -> Iterator[Input]:
