@@ -224,7 +224,7 @@ def _functions_of(task_cls: Any) -> Iterator[types.FunctionType]:
 def _inputs(task: luigi.Task, read: Any) -> Iterator[FailureInput]:
     try:
         if read:
-            for given in inputs_of(read):
+            for given in inputs_of(provenance.keyed_by_text(read)):  # as a record would tell of them
                 yield FailureInput(given.name, given.path, given.fingerprint)
             return
         for role, upstream in dag.required(task):
