@@ -14,8 +14,8 @@ from luigi.worker import TaskProcess
 
 from superluigi import dag, identity
 from superluigi.errors import public_name
-from superluigi.execution import TaskRegister
 from superluigi.luigi_task import LuigiTask
+from superluigi.register import TaskRegister
 from superluigi.storage.addresses import is_address, parts_of_data
 from superluigi.targets import LocalFileTarget, LocalFolderTarget, S3ObjectTarget, S3PrefixTarget, Target
 from superluigi.targets.foreign import own_target, own_targets
