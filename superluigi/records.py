@@ -35,7 +35,7 @@ from superluigi.storage.s3 import Bucket
 from superluigi.targets import LocalFileTarget, LocalFolderTarget, S3ObjectTarget, S3PrefixTarget, Target
 from superluigi.targets.foresight import OF_THE_WHOLE_BUCKET
 from superluigi.targets.metadata import RECORD_SUFFIX, REMOVED
-from superluigi.targets.s3 import UNFINISHED_NAME
+from superluigi.targets.s3_store import UNFINISHED_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
