@@ -37,7 +37,7 @@ from superluigi.errors import (
 from superluigi.failures import remember
 from superluigi.forcing import TaskClasses, TaskNames, plan_forcing
 from superluigi.luigi_task import AnyTask
-from superluigi.planning import Plan, make_plan
+from superluigi.planning import make_plan
 from superluigi.register import successor_of, unregister_former
 from superluigi.running import bars
 from superluigi.running.openlineage import telling
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from typing_extensions import Never, Unpack
 
     from superluigi.luigi_task import Makes
+    from superluigi.plans import Plan
     from superluigi.running.events import ProgressEvent
     from superluigi.targets.local import LocalFileTarget, LocalFolderTarget
 

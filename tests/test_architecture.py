@@ -49,6 +49,8 @@ LAYERS = [
     ["reproduction"],
     ["forcing", "staleness", "outlook"],
     ["unsettled"],
+    ["plans"],
+    ["costs"],
     ["planning"],
     ["debugging"],
     ["explaining"],
