@@ -25,7 +25,17 @@ from superluigi.targets import metadata
 from superluigi.targets.base import Target
 from superluigi.targets.metadata import RECORD_SUFFIX
 from superluigi.targets.publishing import recover_abandoned
-from superluigi.targets.store import MAX_COUNTED, MAX_DIGESTED_BYTES, MAX_NAMED, Glimpse, Present, Seen, Shape, Written
+from superluigi.targets.store import (
+    MAX_COUNTED,
+    MAX_DIGESTED_BYTES,
+    MAX_NAMED,
+    Glimpse,
+    Present,
+    Seen,
+    Shape,
+    Written,
+    seen_without_data,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,16 +180,14 @@ class LocalStore:
         """Give the record of the present data; reads them only if their sizes or times are not as recorded."""
         if self.exists():
             return self._own_record()
-        stored = self.stored_record()
-        return stored if stored is not None and metadata.REMOVED in stored else None
+        return seen_without_data(self.stored_record()).record
 
     def look(self) -> Seen:
         """Give what is there; reads the data only if their sizes or times are not as recorded."""
         found = self._present()  # first, as what is put right here may change the record
         stored = self.stored_record()
         if found is None:
-            is_removed = stored is not None and metadata.REMOVED in stored
-            return Seen(None, stored if is_removed else None, None if is_removed else stored)
+            return seen_without_data(stored)
         own = self._own_record(stored, found)
         recorded = own.get("output") if own is not None else None
         if isinstance(recorded, dict) and "fingerprint" in recorded:  # it is of the data, or it would not be their own
@@ -191,8 +199,7 @@ class LocalStore:
         stored = self.stored_record()
         found = self._present(heals=False)
         if found is None:
-            is_removed = stored is not None and metadata.REMOVED in stored
-            return Glimpse(exists=False, record=stored if is_removed else None)
+            return Glimpse(exists=False, record=seen_without_data(stored).record)
         if self.shape is Shape.FILE:
             sizes, has_more = [("", found.st_size)], False
         else:

@@ -21,7 +21,7 @@ from superluigi.storage.s3 import DIGEST_HEADER, Bucket, ObjectFacts, check_uplo
 from superluigi.storage.s3_leases import S3Lease
 from superluigi.targets import metadata
 from superluigi.targets.foresight import answer
-from superluigi.targets.store import MAX_NAMED, Glimpse, Present, Seen, Written
+from superluigi.targets.store import MAX_NAMED, Glimpse, Present, Seen, Written, seen_without_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -151,7 +151,7 @@ class S3ObjectStore(_S3Store):
     def seen(self, present: ObjectFacts | None, stored: Metadata | None) -> Seen:
         """Give what is there, if this is what S3 has told of the object and its record."""
         if present is None:
-            return _seen_without_data(stored)
+            return seen_without_data(stored)
         own = self._own_record(present, stored)
         return Seen(_fingerprint_of(present), own, None if own is not None else stored)
 
@@ -159,7 +159,7 @@ class S3ObjectStore(_S3Store):
         """Give what a picture shows. One HEAD, one GET."""
         present, stored = self.bucket.head(self.key), self.stored_record()
         if present is None:
-            return Glimpse(exists=False, record=_seen_without_data(stored).record)
+            return Glimpse(exists=False, record=seen_without_data(stored).record)
         entry = self.entry()
         return Glimpse(
             exists=True,
@@ -334,7 +334,7 @@ class S3PrefixStore(_S3Store):
         """Give what is there, if this is what S3 has told of the objects and their record."""
         data = [item for item in items if self._is_data(item)]
         if not data or any(item.key == self._unfinished_key for item in items):
-            return Seen(None, stray=stored) if data else _seen_without_data(stored)
+            return Seen(None, stray=stored) if data else seen_without_data(stored)
         fingerprint = self._fingerprint_of(data)
         output = None if stored is None else stored.get("output")
         # A record that was written by hand names no data.
@@ -425,11 +425,6 @@ class S3PrefixStore(_S3Store):
             self.metadata_bucket.delete([self.metadata_key])
         self.bucket.delete([self._unfinished_key, self.marker_key])
         self.entry().forget()
-
-
-def _seen_without_data(stored: Metadata | None) -> Seen:
-    is_removed = stored is not None and metadata.REMOVED in stored
-    return Seen(None, stored, None) if is_removed else Seen(None, None, stored)
 
 
 def _fingerprint_of(present: ObjectFacts) -> str:
