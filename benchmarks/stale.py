@@ -41,7 +41,7 @@ from superluigi import (  # noqa: E402
     plan,
     run_task,
 )
-from superluigi.planning import Verdict  # noqa: E402
+from superluigi.plans import Verdict  # noqa: E402
 
 BUCKET = "benchmark"
 HERE = Path(__file__).resolve()

@@ -16,7 +16,6 @@ from superluigi.markup import Tone
 from superluigi.pictures.drawings import Drawing
 from superluigi.provenance import IN_MEMORY
 from superluigi.records import (
-    RECORD_SUFFIX,
     Found,
     Input,
     Output,
@@ -26,11 +25,11 @@ from superluigi.records import (
     absolute,
     find,
     inputs_of,
-    is_remote,
     nothing_at,
     shown,
 )
-from superluigi.targets.metadata import REMOVED
+from superluigi.storage.addresses import is_address
+from superluigi.targets.metadata import RECORD_SUFFIX, REMOVED
 from superluigi.visuals import Edge, Graph, Look, Node
 
 if TYPE_CHECKING:
@@ -247,11 +246,11 @@ class _Tracing:
         """Give the folders that relative paths in a record may be relative to, in the order in which they are tried."""
         bases = [self._folder] if found.base is None else [self._folder, found.base]
         told = (record.get("output") or {}).get("path")
-        if isinstance(told, str) and not is_remote(found.path) and not os.path.isabs(told):
+        if isinstance(told, str) and not is_address(found.path) and not os.path.isabs(told):
             tail = os.path.normpath(told)
             if found.path.endswith(f"{os.sep}{tail}"):
                 bases.append(found.path.removesuffix(tail).rstrip(os.sep) or os.sep)
-        if found.record_path is not None and not is_remote(found.record_path):
+        if found.record_path is not None and not is_address(found.record_path):
             bases.append(os.path.dirname(found.record_path))
         return tuple(dict.fromkeys(bases))
 
@@ -260,7 +259,7 @@ def _places(given: Input, bases: tuple[str, ...]) -> tuple[Place, ...]:
     """Give where an input may be; nowhere, if it is a value, a table or another target that has no record."""
     record_path = given.metadata_path
     if record_path is None:
-        if not is_remote(given.path):
+        if not is_address(given.path):
             return ()
         record_path = f"{given.path.rstrip('/')}{RECORD_SUFFIX}"
     if _is_fixed(given.path) and _is_fixed(record_path):
@@ -279,7 +278,7 @@ def _pathless(given: Input, downstream: Mapping[str, Any], bases: tuple[str, ...
 
 
 def _is_fixed(path: str) -> bool:
-    return is_remote(path) or os.path.isabs(path)
+    return is_address(path) or os.path.isabs(path)
 
 
 def _upstream(given: Input, found: Found) -> Ancestor:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from superluigi import dag, identity, markup, provenance
 from superluigi.errors import public_name
-from superluigi.execution import own_target, successor_of
 from superluigi.markup import Tone
 from superluigi.patience import Patience
+from superluigi.register import successor_of
 from superluigi.storage import workplace
 from superluigi.targets import cards
+from superluigi.targets.foreign import own_target
 from superluigi.targets.foresight import foresight
 from superluigi.targets.memory import PathlessTarget
 from superluigi.targets.s3 import ask_together

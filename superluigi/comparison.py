@@ -239,10 +239,10 @@ class _Comparison:
         for one, other in self._matched(before, after):
             if one is None and other is not None:
                 path = self._after[other.key].path
-                yield Change(after.path, f"input{_suffix(other.role)}", None, path, after.task_family)
+                yield Change(after.path, field_of(other.role), None, path, after.task_family)
             if one is not None and other is None:
                 path = self._before[one.key].path
-                yield Change(after.path, f"input{_suffix(one.role)}", path, None, after.task_family)
+                yield Change(after.path, field_of(one.role), path, None, after.task_family)
 
     def _consequences(self, pair: _Pair) -> Iterator[Change]:
         """Give what may differ because of anything that a task was made from."""
@@ -294,8 +294,9 @@ def _is_followed(node: Ancestor) -> bool:
     return node.record is not None and node.state is not State.REPLACED
 
 
-def _suffix(role: Role) -> str:
-    return "".join(f".{part}" for part in role)
+def field_of(role: Role) -> str:
+    """Give the field of a change that is of an input."""
+    return ".".join(["input", *map(str, role)])
 
 
 def _paired(

@@ -64,7 +64,7 @@ def scheduler_url() -> str:
 
 def is_durable() -> bool:
     """Whether files are flushed to the disk before they are published (`durable`, default false)."""
-    return _boolean("durable", default=False)
+    return _boolean("durable")
 
 
 def is_linking() -> bool:
@@ -92,19 +92,19 @@ def max_concurrency(default: int = 16) -> int:
 
 def is_single_flight() -> bool:
     """Whether runs that start the same task make it once, one of them at a time (`single_flight`, default false)."""
-    return _boolean("single_flight", default=False)
+    return _boolean("single_flight")
 
 
 def reruns_stale() -> bool:
     """Whether tasks that are out of date by their records are made again (`rerun_stale`, default false)."""
-    return _boolean("rerun_stale", default=False)
+    return _boolean("rerun_stale")
 
 
 def progress() -> bool | None:
     """Whether runs show bars (`progress`, default auto): None is on a terminal and in a notebook."""
     if _text("progress", "auto").strip().lower() == "auto":
         return None
-    return _boolean("progress", default=False, other="auto, ")
+    return _boolean("progress", other="auto, ")
 
 
 def lease_s() -> int:
@@ -151,8 +151,8 @@ def _whole_number(key: str, default: int) -> int:
     return int(text)
 
 
-def _boolean(key: str, *, default: bool, other: str = "") -> bool:
-    text = _text(key, str(default))
+def _boolean(key: str, *, other: str = "") -> bool:
+    text = _text(key, "false")
     try:
         return _BOOLEANS[text.strip().lower()]
     except KeyError:

@@ -150,6 +150,11 @@ def is_external(task: luigi.Task) -> bool:
     return run is None or run is NotImplemented
 
 
+def is_work(task: luigi.Task) -> bool:
+    """Say whether a task makes something itself."""
+    return not (is_group(type(task)) or is_external(task))
+
+
 def is_known_complete(task: luigi.Task) -> bool:
     """Say whether the run that is under way has found or made the task complete, by its outputs alone."""
     return is_ours(task) and bool(remembered(task).get("is_complete"))

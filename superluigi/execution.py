@@ -1,4 +1,4 @@
-"""The one wrapper around `run()`, and the register that puts it there.
+"""The one wrapper around `run()`.
 
 The way of the data: Luigi calls `run()`; the wrapper opens private copies of the inputs and fresh paths for the
 outputs, calls the user's `run`, checks what was left, and publishes it with its record. The invariant: nothing
@@ -14,18 +14,14 @@ import errno
 import functools
 import inspect
 import itertools
-import os
-import sys
-from collections import Counter
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import luigi
-from luigi.task_register import Register
 
-from superluigi import dag, expectations, provenance, source, task_log
+from superluigi import dag, expectations, identity, provenance, task_log
 from superluigi.errors import (
     MissingOutputError,
     RunSignatureError,
@@ -33,12 +29,13 @@ from superluigi.errors import (
     TargetNotFoundError,
     TaskTypeError,
 )
-from superluigi.storage import cache, files, leases, processes, workplace
-from superluigi.targets import LocalFileTarget, LocalFolderTarget, NoTarget, Target
+from superluigi.outputs import as_redirected, is_redirected
+from superluigi.storage import cache, leases, processes, workplace
+from superluigi.targets import NoTarget
+from superluigi.targets.foreign import fetch_luigi_s3, is_luigi_s3, own_target, own_targets
 from superluigi.targets.memory import Draft, PathlessTarget
 from superluigi.targets.metadata import now
 from superluigi.targets.publishing import FreshFolder, Publication, StagedOutput, facts_of
-from superluigi.targets.store import ReadCopy
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -50,119 +47,11 @@ _running: contextvars.ContextVar[tuple[int, ...]] = contextvars.ContextVar("supe
 shared_loop: contextvars.ContextVar[asyncio.AbstractEventLoop | None]
 shared_loop = contextvars.ContextVar("superluigi_shared_loop", default=None)  # on which many coroutines wait at once
 
-# The one task that writes elsewhere, and what gives its targets there for those of its `output()`.
-_redirection: contextvars.ContextVar[tuple[luigi.Task, Callable[[Any], Any]] | None]
-_redirection = contextvars.ContextVar("superluigi_redirection", default=None)
-
 # Who looks into an error of the user's `run` before its private paths are gone.
 _examiner: contextvars.ContextVar[Callable[[BaseException], None] | None]
 _examiner = contextvars.ContextVar("superluigi_examiner", default=None)
 
 _MAX_ORIGINS = 100  # of values that a record tells of; a chain of a thousand tasks must not carry a thousand each
-
-_INTERNALS = frozenset({"_unconsumed_params", "_namespace_at_class_time"})  # Luigi's; they change no parameter
-
-
-class TaskRegister(Register):
-    """Luigi's register of task classes; it also wraps `run`, and a class that is defined again replaces the former."""
-
-    # ruff: noqa: N805  (a metaclass: its instances are classes)
-
-    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> None:
-        super().__init__(name, bases, namespace, **options)
-        source.note_definition(cls)
-        registered = Register._reg  # noqa: SLF001  (Luigi has no public way to unregister a class)
-        registered[:] = [known for known in registered if known is cls or not _is_former(known, cls)]
-        _wrap_run(cls)
-        _wrap_output(cls)
-
-    def __setattr__(cls, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if name == "run":
-            _wrap_run(cls)
-        if name == "output":
-            _wrap_output(cls)
-        if name not in _INTERNALS:
-            dag.forget()
-
-
-def _is_former(known: Any, cls: Any) -> bool:
-    if known.__qualname__ != cls.__qualname__ or known.__module__ != cls.__module__:
-        return False
-    is_one_family: bool = known.get_task_family() == cls.get_task_family()  # a factory may make one for each namespace
-    return is_one_family
-
-
-def successor_of(task_cls: type) -> type | None:
-    """Give the class that was defined again in place of this one, in a notebook or a module; None if there is none.
-
-    Classes that a function makes replace none: each of them may be meant.
-    """
-    if "<locals>" in task_cls.__qualname__:
-        return None
-    if isinstance(task_cls, TaskRegister):
-        registered = Register._reg  # noqa: SLF001  (as above)
-        return next((known for known in registered if known is not task_cls and _is_former(task_cls, known)), None)
-    latest = _at(task_cls.__module__, task_cls.__qualname__)
-    is_another = isinstance(latest, Register) and latest is not task_cls and _is_former(task_cls, latest)
-    return latest if is_another else None
-
-
-def _at(module: str, qualname: str) -> Any:
-    found: Any = sys.modules.get(module)
-    for name in qualname.split("."):
-        found = getattr(found, name, None)
-    return found
-
-
-def unregister_former() -> None:
-    """Let Luigi find plain tasks, too, by the names of classes that were defined again; ours it finds anyway."""
-    registered = Register._reg  # noqa: SLF001  (Luigi has no public way to unregister a class)
-    names = Counter((known.__module__, known.__qualname__) for known in registered)
-    former = {
-        known
-        for known in registered
-        if names[known.__module__, known.__qualname__] > 1
-        and not isinstance(known, TaskRegister)
-        and successor_of(known) in registered
-    }
-    if former:
-        registered[:] = [known for known in registered if known not in former]
-
-
-def _wrap_run(cls: Any) -> None:
-    function = cls.run
-    # A decorator that copies the attributes of a wrapped run copies this one, too: it has to name its own bearer.
-    if callable(function) and getattr(function, "__superluigi_wrapped__", None) is not function:
-        type.__setattr__(cls, "run", _wrapped(function))
-
-
-def _wrap_output(cls: Any) -> None:
-    function = inspect.getattr_static(cls, "output")
-    is_wrapped = getattr(function, "__superluigi_wrapped__", None) is function
-    if function is luigi.Task.output or is_wrapped or not inspect.isfunction(function):
-        return
-
-    @functools.wraps(function)
-    def output(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return _elsewhere(self, _bound(self, function.__qualname__, function(self, *args, **kwargs)))
-
-    output.__superluigi_wrapped__ = output  # type: ignore[attr-defined]
-    type.__setattr__(cls, "output", output)
-
-
-@contextlib.contextmanager
-def redirected(task: luigi.Task, function: Callable[[Any], Any]) -> Iterator[None]:
-    """Let one task write to other targets while the block runs: those that `function` gives for its `output()`.
-
-    They are also what its `run` finds in `self.output()`. What `function` gave it is asked for again, where a class
-    calls `super().output()`, and leaves as it is.
-    """
-    token = _redirection.set((task, function))
-    try:
-        yield
-    finally:
-        _redirection.reset(token)
 
 
 @contextlib.contextmanager
@@ -175,63 +64,7 @@ def examined(function: Callable[[BaseException], None]) -> Iterator[None]:
         _examiner.reset(token)
 
 
-def _elsewhere(task: Any, nested: Any) -> Any:
-    redirection = _redirection.get()
-    return nested if redirection is None or redirection[0] is not task else redirection[1](nested)
-
-
-def _is_redirected(task: Any) -> bool:
-    redirection = _redirection.get()
-    return redirection is not None and redirection[0] is task
-
-
-def _bound(task: Any, function: str, nested: Any) -> Any:
-    """Give the outputs of a task, those without a path as the task's own; one of another task stays that one's.
-
-    Raises:
-        TaskTypeError: several of them are in one set, where nothing tells one from the other.
-    """
-    if isinstance(nested, luigi.Target) and not isinstance(nested, PathlessTarget):
-        return nested
-    nested = dag.map_nested(lambda leaf: leaf, nested) if _has_iterator(nested) else nested
-    roles = {id(leaf): role for role, leaf in dag.leaves(nested) if _is_unbound(leaf)}
-    if not roles:
-        return nested
-    if len(set(roles.values())) < len(roles):
-        message = (
-            f"{type(task).__name__}.output() gives several targets without a path in one set, where nothing tells one "
-            "from the other. Give a list or a dict, or names: MemoryTarget('totals')."
-        )
-        raise TaskTypeError(message)
-    bearer = bearer_of(task)  # with the function: what super().output() gives has roles of its own
-    return dag.map_nested(
-        lambda leaf: leaf.bound((*bearer, (function, roles[id(leaf)]))) if _is_unbound(leaf) else leaf, nested
-    )
-
-
-def _is_unbound(leaf: Any) -> bool:
-    return isinstance(leaf, PathlessTarget) and not leaf.is_bound()
-
-
-def _has_iterator(nested: Any) -> bool:
-    """Say whether something in a nested value can be looked through but once."""
-    if isinstance(nested, Mapping):
-        return any(map(_has_iterator, nested.values()))
-    if isinstance(nested, list | tuple | set | frozenset):
-        return any(map(_has_iterator, nested))
-    return isinstance(nested, Iterator)
-
-
-def bearer_of(task: Any) -> tuple[str, str, str]:
-    """Give what tells a task from all others in a run, without asking for its requirements."""
-    task_cls = type(task)
-    module = (
-        "__main__" if task_cls.__module__ == "__mp_main__" else task_cls.__module__
-    )  # in a process that was spawned
-    return module, task_cls.__qualname__, task.luigi_task_id
-
-
-def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+def wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a `run`: called without arguments it runs the task; with them, or by `super().run()`, it is `function`."""
 
     @functools.wraps(function)
@@ -330,7 +163,7 @@ class _Execution:
         self.dynamic_inputs: list[Any] = []
         self.in_memory: Metadata = {}
         self.reads = 0
-        self.draft = Draft(bearer_of(task))
+        self.draft = Draft(identity.bearer_of(task))
 
     def steps(self) -> Generator[Any, Any, None]:
         """Run the task; yields what the user's generator yields, and is sent the targets of those tasks."""
@@ -421,11 +254,11 @@ class _Execution:
 
     def _input(self, task: luigi.Task, target: Any, *, with_copies: bool) -> _Input:
         own = own_target(target)
-        if with_copies and self.is_atomic and (own is not None or _is_luigi_s3(target)):
+        if with_copies and self.is_atomic and (own is not None or is_luigi_s3(target)):
             folder = self._folder_for_inputs / str(self.reads)
             self.reads += 1
             folder.mkdir()
-            copied = own.read_into(folder) if own is not None else _fetched(target, folder)
+            copied = own.read_into(folder) if own is not None else fetch_luigi_s3(target, folder)
             return _Input(copied.path, provenance.describe_input(task, own or target, copied.fingerprint, copied.stamp))
         if isinstance(target, PathlessTarget):
             described = provenance.describe_input(task, target, None)
@@ -444,7 +277,7 @@ class _Execution:
 
     def _open_outputs(self) -> Any:
         """Give a staged output for each target that has a path, else the target, as nested as `output()`."""
-        nested = _elsewhere(self.task, self.task.output())  # an output() that is no plain function is not wrapped
+        nested = as_redirected(self.task, self.task.output())  # an output() that is no plain function is not wrapped
         if not self.is_atomic:
             return nested
 
@@ -532,11 +365,10 @@ class _Execution:
         self.draft.check()
         leases.confirm()
         self._publish_staged(staged, record)
-        for own in map(own_target, others):
-            if own is not None:
-                own.store.write_record({**record, "output": facts_of(own)})
+        for own in own_targets(others):
+            own.store.write_record({**record, "output": facts_of(own)})
         published = [*(output.target for output in staged), *others]
-        if not _is_redirected(self.task):
+        if not is_redirected(self.task):
             expectations.remember(self.task, record, self.metadata, ", ".join(map(str, published)))
 
     def _publish_staged(self, staged: list[StagedOutput], record: Metadata) -> None:
@@ -558,28 +390,6 @@ class _Input:
 
 def _handed_out(output: Any) -> Any:
     return output.path if isinstance(output, StagedOutput) else output
-
-
-def own_target(target: Any) -> Target | None:
-    """Give the target of ours that stands for a target, Luigi's local ones among them; None if there is none."""
-    if isinstance(target, Target):
-        return target
-    if isinstance(target, luigi.LocalTarget):
-        return (LocalFolderTarget if os.path.isdir(target.path) else LocalFileTarget)(target.path)
-    return None
-
-
-def _is_luigi_s3(target: Any) -> bool:
-    """Say whether it is one object of Luigi's S3 targets; those that name a folder are handed over themselves."""
-    module = sys.modules.get("luigi.contrib.s3")  # who has such a target has imported it, and boto3 with it
-    return module is not None and isinstance(target, module.S3Target) and not target.path.endswith("/")
-
-
-def _fetched(target: Any, folder: Path) -> ReadCopy:
-    """Download an object by way of Luigi's own client, which knows the credentials that the user gave to it."""
-    copy = folder / target.path.rpartition("/")[2]
-    target.fs.get(target.path, str(copy))
-    return ReadCopy(copy, files.digest(copy))
 
 
 def _state_of(target: Any) -> object:

@@ -24,7 +24,7 @@ import luigi
 from superluigi import config
 from superluigi.errors import ConfigError, ExpectationError, TaskTypeError
 from superluigi.origins import origin_of
-from superluigi.storage import processes
+from superluigi.storage import processes, workplace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -307,9 +307,7 @@ def _shorten(file: Path, last: bytes) -> None:
         lines.seek(size_bytes // 2)
         lines.readline()
         kept = lines.read() or last
-    shorter = file.with_suffix(".partial")
-    shorter.write_bytes(kept)
-    os.replace(shorter, file)
+    workplace.keep(file, kept, mode=0o600)
 
 
 def key_of(task_cls: type[luigi.Task]) -> str:

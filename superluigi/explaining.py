@@ -15,7 +15,8 @@ from superluigi.errors import TargetNotFoundError, public_name
 from superluigi.forcing import Forcing, plan_forcing
 from superluigi.markup import Tone
 from superluigi.pictures.drawings import Drawing
-from superluigi.planning import Plan, Planned, Verdict, make_plan
+from superluigi.planning import make_plan
+from superluigi.plans import Plan, Planned, Verdict
 from superluigi.staleness import Cause, Reason, gives_values, has_record, makers_of_values, own_outputs
 from superluigi.storage import workplace
 from superluigi.targets.metadata import now

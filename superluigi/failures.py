@@ -224,8 +224,8 @@ def _functions_of(task_cls: Any) -> Iterator[types.FunctionType]:
 def _inputs(task: luigi.Task, read: Any) -> Iterator[FailureInput]:
     try:
         if read:
-            for given in inputs_of(read):
-                yield FailureInput(".".join(map(str, given.role)), given.path, given.fingerprint)
+            for given in inputs_of(provenance.keyed_by_text(read)):  # as a record would tell of them
+                yield FailureInput(given.name, given.path, given.fingerprint)
             return
         for role, upstream in dag.required(task):
             for place, target in dag.leaves(dag.output(upstream)):
@@ -252,12 +252,7 @@ def remember(tasks: Sequence[luigi.Task]) -> None:
         import cloudpickle
 
         data = cloudpickle.dumps([_packed(task) for task in _last])
-        config.data_dir().mkdir(parents=True, exist_ok=True)
-        with workplace.private_folder() as private:
-            staged = private / "last"
-            staged.touch(mode=0o600)
-            staged.write_bytes(data)
-            os.replace(staged, _file())
+        workplace.keep(_file(), data, mode=0o600)
 
 
 def recall() -> Sequence[luigi.Task]:

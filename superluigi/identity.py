@@ -128,6 +128,13 @@ def luigi_id(task: Any) -> str:
     return str(task.luigi_task_id)
 
 
+def bearer_of(task: Any) -> tuple[str, str, str]:
+    """Give what tells a task from all others in a run, without asking for its requirements."""
+    task_cls = type(task)
+    is_spawned = task_cls.__module__ == "__mp_main__"  # the program, in a process that was spawned
+    return "__main__" if is_spawned else task_cls.__module__, task_cls.__qualname__, luigi_id(task)
+
+
 def version_of(task_cls: type[luigi.Task]) -> str | None:
     """Give the class's `__version__` as text, None if it has none."""
     version = getattr(task_cls, "__version__", None)

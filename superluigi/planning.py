@@ -2,27 +2,22 @@
 
 Nothing here runs a task or touches an output. The invariant: what a plan says of a task is what the run itself finds:
 with `rerun_stale` the run goes by the plan, and without it the worker looks at one level of the graph after the other
-(`running.worker`), by the same rules. A plan is a value, kept nowhere.
+(`running.worker`), by the same rules.
 """
 
 from __future__ import annotations
 
-import enum
-import json
-import statistics
 import traceback
-from collections import defaultdict
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import luigi
 
-from superluigi import dag, garbage, markup, visuals
+from superluigi import dag, garbage
+from superluigi.costs import Costs
 from superluigi.errors import ConfigError, CycleError, TaskFailedError, TaskTypeError, public_name
-from superluigi.execution import copies_inputs
 from superluigi.failures import failure_of, remember
-from superluigi.markup import Tone
 from superluigi.outlook import Outlook
+from superluigi.plans import Plan, Planned, Verdict
 from superluigi.staleness import (
     Cause,
     Reason,
@@ -41,162 +36,10 @@ from superluigi.tasks import Task, TaskWithCleanup
 from superluigi.unsettled import Unsettled, changed_since, read_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from superluigi.forcing import Forcing
-    from superluigi.targets.metadata import Metadata
     from superluigi.unsettled import Read
-
-
-class Verdict(enum.Enum):
-    """What becomes of a task; the value is the word for it in tables and JSON."""
-
-    RUN = "run"
-    UNKNOWN = "unknown"  # until what is upstream has run: it is skipped if that comes out as before
-    SKIP = "skip"
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """One task of a plan. What it is expected to take is that of former records, None if there are none.
-
-    `download_bytes` is what it brings here first of its inputs in S3, None if that is not known.
-    """
-
-    task: luigi.Task
-    verdict: Verdict
-    reasons: tuple[Reason, ...] = ()
-    download_bytes: int | None = None
-    expected_s: float | None = None
-    expected_bytes: int | None = None
-
-    def to_dict(self) -> Metadata:
-        """Give it as JSON's own types."""
-        return {
-            "task": public_name(self.task),
-            "task_family": self.task.get_task_family(),
-            "task_id": self.task.task_id,
-            "verdict": self.verdict.value,
-            "reasons": [reason.to_dict() for reason in self.reasons],
-            "download_bytes": self.download_bytes,
-            "expected_s": self.expected_s,
-            "expected_bytes": self.expected_bytes,
-        }
-
-
-class Plan:
-    """What a run would do with each task that it looks at, each after all that it requires. Iterate, or ask by task."""
-
-    def __init__(
-        self,
-        tasks: Iterable[Planned],
-        before: Mapping[luigi.Task, Read] | None = None,
-        settled: Collection[luigi.Task] = (),
-    ) -> None:
-        self.tasks = tuple(tasks)
-        self.before = before or {}  # what those had read whose records do not tell, and that may have to follow
-        self.settled = settled  # what an earlier run has kept of these no longer counts
-        self._by_task = {planned.task: planned for planned in self.tasks}
-
-    def __iter__(self) -> Iterator[Planned]:
-        return iter(self.tasks)
-
-    def __len__(self) -> int:
-        return len(self.tasks)
-
-    def __contains__(self, task: object) -> bool:
-        return task in self._by_task
-
-    def __getitem__(self, task: luigi.Task) -> Planned:
-        return self._by_task[task]
-
-    def part(self, tasks: Collection[luigi.Task]) -> Plan:
-        """Give the same plan for some of its tasks, such as travel with one of them."""
-        before = {task: self.before[task] for task in tasks if task in self.before}
-        return Plan([self._by_task[task] for task in tasks if task in self._by_task], before)
-
-    def joined(self, other: Plan) -> Plan:
-        """Give the same plan with the tasks of another; of those that stand in both this one tells."""
-        further = [planned for planned in other if planned.task not in self]
-        return Plan([*self.tasks, *further], {**other.before, **self.before}, {*other.settled, *self.settled})
-
-    def is_fresh(self, task: luigi.Task) -> bool:
-        """Say of a complete task, once all that it requires has run, whether it is as that is now.
-
-        Of a task without records it is so if what it requires has come out as it was before.
-        """
-        sight = Sight()
-        if has_record(task):
-            return not stale_because(task, sight)
-        known = self.before.get(task)
-        return known is None or (None not in known.values() and known == read_by(task, sight))
-
-    def of(self, verdict: Verdict) -> list[Planned]:
-        """Give the tasks with a verdict."""
-        return [planned for planned in self.tasks if planned.verdict is verdict]
-
-    def to_dict(self) -> list[Metadata]:
-        """Give the tasks as JSON's own types."""
-        return [planned.to_dict() for planned in self.tasks]
-
-    def to_json(self) -> str:
-        """Give the tasks as JSON."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
-
-    def to_pandas(self) -> Any:
-        """Give a DataFrame, one row a task; the reasons are one text."""
-        import pandas as pd
-
-        rows = [{**row, "reasons": _joined(planned)} for planned, row in zip(self.tasks, self.to_dict(), strict=True)]
-        return pd.DataFrame(rows)
-
-    def __str__(self) -> str:
-        """Give a table: what will run, then what is not known; and how many are skipped."""
-        rows = [_row(planned) for planned in [*self.of(Verdict.RUN), *self.of(Verdict.UNKNOWN)]]
-        if not rows:
-            return f"{self._title()}."
-        shown = [_HEAD, *rows[:_SHOWN]]
-        if len(rows) > _SHOWN:
-            shown.append(("...", f"{len(rows) - _SHOWN} more", *[""] * (len(_HEAD) - 2)))
-        widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in shown]
-        return "\n".join([f"{self._title()}:", *(f"  {line}" for line in lines)])
-
-    def _title(self) -> str:
-        counts = {verdict: len(self.of(verdict)) for verdict in Verdict}
-        return f"{counts[Verdict.RUN]} to run, {counts[Verdict.UNKNOWN]} unknown, {counts[Verdict.SKIP]} to skip"
-
-    def __repr__(self) -> str:
-        """Give the counts."""
-        return f"<Plan: {self._title()}>"
-
-    def _repr_html_(self) -> str:
-        """Give the table for a notebook, with what is skipped."""
-        shown = [planned for verdict in Verdict for planned in self.of(verdict)]
-        rows = [(markup.said(planned.verdict.value, _TONES[planned.verdict]), *_row(planned)[1:]) for planned in shown]
-        if len(rows) > _SHOWN:
-            rows[_SHOWN:] = [(markup.said("..."), f"{len(rows) - _SHOWN} more", *[""] * (len(_HEAD) - 2))]
-        return visuals.table(self._title(), _HEAD, rows)
-
-
-_SHOWN = 200
-_TONES = {Verdict.RUN: Tone.PLAIN, Verdict.UNKNOWN: Tone.NOTE, Verdict.SKIP: Tone.GOOD}
-_HEAD = ("", "task", "takes", "makes", "downloads", "why")
-
-
-def _row(planned: Planned) -> tuple[str, ...]:
-    return (
-        planned.verdict.value,
-        markup.clean(public_name(planned.task)),
-        markup.duration(planned.expected_s),
-        markup.size(planned.expected_bytes),
-        markup.size(planned.download_bytes or None),
-        markup.clean(_joined(planned)),
-    )
-
-
-def _joined(planned: Planned) -> str:
-    return "; ".join(map(str, planned.reasons))
 
 
 def make_plan(
@@ -272,12 +115,12 @@ class _Planner:
             self._decide_what_is_missed()
         before = {task: self._read_before(task) for task in self.verdicts if self._may_follow(task)}
         planned = [Planned(task, *self.verdicts[task]) for task in self.graph if task in self.verdicts]
-        return Plan(_Costs(self.graph, self.sight).told(planned) if with_cost else planned, before, self._settled())
+        return Plan(Costs(self.graph, self.sight).told(planned) if with_cost else planned, before, self._settled())
 
     def _may_follow(self, task: luigi.Task) -> bool:
         """Say of a task without records whether it has to be known, also to a later run, what it had read before."""
         verdict, reasons = self.verdicts[task]
-        if verdict is Verdict.SKIP or self.known(task) is not None or has_record(task) or not _is_work(task):
+        if verdict is Verdict.SKIP or self.known(task) is not None or has_record(task) or not dag.is_work(task):
             return False
         if verdict is Verdict.UNKNOWN or task in self.before:
             return True
@@ -364,7 +207,7 @@ class _Planner:
     def _is_on_demand(self, task: luigi.Task) -> bool:
         """Say whether a task runs for who needs it alone: it gives values, or an earlier run has cleaned it up."""
         self.current = task
-        if not _is_work(task) or self.forcing.includes(task) or self.known(task) is not None:
+        if not dag.is_work(task) or self.forcing.includes(task) or self.known(task) is not None:
             return False
         outputs = dag.targets(task)
         lasting = [target for target in outputs if not isinstance(target, PathlessTarget)]
@@ -512,93 +355,3 @@ class _Planner:
                 missed[group] = found
                 if self.verdicts[group][0] is Verdict.SKIP:
                     self.verdicts[group] = Verdict.UNKNOWN, (Reason(Cause.UPSTREAM, public_name(found)),)
-
-
-class _Costs:
-    """What the tasks of a plan will take, by former records and by what lies in S3."""
-
-    def __init__(self, graph: Mapping[luigi.Task, tuple[luigi.Task, ...]], sight: Sight) -> None:
-        self._graph = graph
-        self._sight = sight
-
-    def told(self, plan: Sequence[Planned]) -> list[Planned]:
-        """Give the tasks with what they will take; of one without a former record the middle of its family."""
-        active = {planned.task for planned in plan if planned.verdict is not Verdict.SKIP and _is_work(planned.task)}
-        made_here = {planned.task for planned in plan if planned.verdict is Verdict.RUN}
-        outputs = {planned.task: own_outputs(planned.task) for planned in plan if has_record(planned.task)}
-        self._sight.look_for_records(
-            target for task, found in outputs.items() for target in found if task in active or not is_remote(target)
-        )
-        durations = {task: self._recorded(found, _duration) for task, found in outputs.items()}
-        sizes = {task: self._recorded(found, _size_bytes) for task, found in outputs.items()}
-        usual_s, usual_bytes = _by_family(durations), _by_family(sizes)
-        downloads = self._downloads([task for task in self._graph if task in active], made_here)
-        return [
-            planned
-            if planned.task not in active
-            else replace(
-                planned,
-                download_bytes=downloads[planned.task],
-                expected_s=_known_or_usual(planned.task, durations, usual_s),
-                expected_bytes=_whole(_known_or_usual(planned.task, sizes, usual_bytes)),
-            )
-            for planned in plan
-        ]
-
-    def _recorded(self, targets: list[Target], read: Callable[[Metadata], list[float]]) -> float | None:
-        """Give what the records of a task's outputs tell together; None if one of them does not."""
-        found = [read(self._sight.stored(target) or {}) for target in targets]
-        if not found or not all(found):
-            return None
-        return max(map(sum, found)) if read is _duration else sum(map(sum, found))
-
-    def _downloads(self, tasks: list[luigi.Task], made_here: set[luigi.Task]) -> dict[luigi.Task, int | None]:
-        """Give what each task brings here first. Of what is made in the run there is a copy then."""
-        told: set[str] = set()
-        inputs: dict[luigi.Task, list[Target]] = {}
-        for task in tasks:
-            sources = [upstream for upstream in self._graph[task] if upstream not in made_here and copies_inputs(task)]
-            remote = [target for upstream in sources for target in own_outputs(upstream) if is_remote(target)]
-            inputs[task] = list({str(target): target for target in remote if str(target) not in told}.values())
-            told.update(map(str, remote))
-        sizes = self._sight.bytes_to_fetch(target for found in inputs.values() for target in found)
-        return {task: _sum([sizes[str(target)] for target in inputs[task]]) for task in tasks}
-
-
-def _duration(record: Metadata) -> list[float]:
-    duration = record.get("duration")
-    return [float(duration)] if isinstance(duration, int | float) else []
-
-
-def _size_bytes(record: Metadata) -> list[float]:
-    output = record.get("output")
-    size_bytes = output.get("size_bytes") if isinstance(output, dict) else None
-    return [size_bytes] if isinstance(size_bytes, int) else []
-
-
-def _by_family(found: Mapping[luigi.Task, float | None]) -> dict[str, float]:
-    by_family: defaultdict[str, list[float]] = defaultdict(list)
-    for task, value in found.items():
-        if value is not None:
-            by_family[task.get_task_family()].append(value)
-    return {family: statistics.median(values) for family, values in by_family.items()}
-
-
-def _known_or_usual(
-    task: luigi.Task, known: Mapping[luigi.Task, float | None], usual: Mapping[str, float]
-) -> float | None:
-    value = known.get(task)
-    return usual.get(task.get_task_family()) if value is None else value
-
-
-def _whole(number: float | None) -> int | None:
-    return None if number is None else round(number)
-
-
-def _sum(sizes: list[int | None]) -> int | None:
-    known = [size for size in sizes if size is not None]
-    return sum(known) if len(known) == len(sizes) else None
-
-
-def _is_work(task: luigi.Task) -> bool:
-    return not (dag.is_group(type(task)) or dag.is_external(task))

@@ -29,12 +29,13 @@ from superluigi.errors import (
     TaskTypeError,
 )
 from superluigi.provenance import IN_MEMORY, SCHEMA
+from superluigi.storage.addresses import is_address, parts_of, parts_of_data
 from superluigi.storage.concurrency import run_all
 from superluigi.storage.s3 import Bucket
 from superluigi.targets import LocalFileTarget, LocalFolderTarget, S3ObjectTarget, S3PrefixTarget, Target
 from superluigi.targets.foresight import OF_THE_WHOLE_BUCKET
-from superluigi.targets.metadata import REMOVED
-from superluigi.targets.s3 import UNFINISHED_NAME
+from superluigi.targets.metadata import RECORD_SUFFIX, REMOVED
+from superluigi.targets.s3_store import UNFINISHED_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
     from superluigi.targets.metadata import Metadata
 
 Output: TypeAlias = "str | os.PathLike[str] | luigi.Target"
-
-RECORD_SUFFIX = ".metadata.json"
 
 _MAX_RECORD_BYTES = 256 << 20  # a record holds its direct inputs alone; what is larger is none
 _MAX_DEPTH = 120  # levels of a record: metadata are refused beyond 100
@@ -101,11 +100,11 @@ class Found:
         if self.given is not None:
             return self.given
         output = (self.record or {}).get("output") or {}
-        inside = os.path.join(self.path, RECORD_SUFFIX) if not is_remote(self.path) else f"{self.path}{RECORD_SUFFIX}"
+        inside = os.path.join(self.path, RECORD_SUFFIX) if not is_address(self.path) else f"{self.path}{RECORD_SUFFIX}"
         is_inside = self.record_path == inside
-        if is_remote(self.path):
-            bucket, key = _parts(self.path)
-            record_bucket, record_key = _parts(self.record_path or f"{self.path.rstrip('/')}{RECORD_SUFFIX}")
+        if is_address(self.path):
+            bucket, key = parts_of(self.path)
+            record_bucket, record_key = parts_of(self.record_path or f"{self.path.rstrip('/')}{RECORD_SUFFIX}")
             if not key.endswith("/"):
                 return S3ObjectTarget(bucket, key, record_bucket, record_key)
             if is_inside:
@@ -144,13 +143,8 @@ def nothing_at(path: str) -> TargetNotFoundError:
     return TargetNotFoundError(message)
 
 
-def is_remote(path: str) -> bool:
-    """Say whether it is an address in S3."""
-    return path.startswith("s3://")
-
-
 def _text(given: object, function: str) -> str:
-    if isinstance(given, luigi.LocalTarget) or (isinstance(given, luigi.Target) and is_remote(_path_of(given))):
+    if isinstance(given, luigi.LocalTarget) or (isinstance(given, luigi.Target) and is_address(_path_of(given))):
         given = _path_of(given)
     if not isinstance(given, str | os.PathLike):
         message = (
@@ -161,7 +155,7 @@ def _text(given: object, function: str) -> str:
     text = os.fsdecode(os.fspath(given))
     if not isinstance(given, str) and text.replace("\\", "/").startswith("s3:/"):
         raise InvalidNameError(text, "is an s3:// address as a Path, which drops a slash", "Give the address as text.")
-    if is_remote(text):
+    if is_address(text):
         _check_address(text)
     elif not text.strip() or "\0" in text:
         raise InvalidNameError(text, "cannot be a path", "Give a path such as 'data/features.csv'.")
@@ -173,25 +167,18 @@ def _path_of(target: luigi.Target) -> str:
 
 
 def _check_address(address: str) -> None:
-    bucket, key = _parts(address)
-    if not bucket or not key.strip("/"):
-        raise InvalidNameError(address, "names a bucket, not data", "Give s3://bucket/key or s3://bucket/prefix/.")
+    bucket, key = parts_of_data(address)
     S3ObjectTarget(bucket, key.rstrip("/"))  # knows what S3 allows
-
-
-def _parts(address: str) -> tuple[str, str]:
-    bucket, _, key = address.removeprefix("s3://").partition("/")
-    return bucket, key
 
 
 def absolute(path: str, base: str | None = None) -> str:
     """Give a local path from the root, without asking for links; an address stays as it is."""
-    return path if is_remote(path) else os.path.normpath(os.path.join(base or os.getcwd(), path))
+    return path if is_address(path) else os.path.normpath(os.path.join(base or os.getcwd(), path))
 
 
 def _places_of(text: str) -> tuple[Place, ...]:
     """Give where data and record may be, by the rules by which targets name their records."""
-    if not is_remote(text):
+    if not is_address(text):
         path = absolute(text)
         beside, inside = str(LocalFileTarget(path).metadata_path), os.path.join(path, RECORD_SUFFIX)
         return (Place(path, (beside, inside)),)
@@ -211,9 +198,9 @@ def _found_by_record(reader: Reader, record_path: str) -> Found:
     told = ((found.record or {}).get("output") or {}).get("path")
     if not told:
         return found
-    beside = f"{name}/" if is_remote(told) and told.endswith("/") else name
+    beside = f"{name}/" if is_address(told) and told.endswith("/") else name
     places = [absolute(told)]
-    if os.path.basename(told.rstrip("/")) == os.path.basename(name) and is_remote(told) == is_remote(name):
+    if os.path.basename(told.rstrip("/")) == os.path.basename(name) and is_address(told) == is_address(name):
         places.insert(0, beside)
     path = places[0] if len(set(places)) == 1 else next(filter(reader.has_data, places), places[0])
     return replace(found, path=path)
@@ -221,7 +208,7 @@ def _found_by_record(reader: Reader, record_path: str) -> Found:
 
 def _with_present_record(found: Found) -> Found:
     """Give what is found with the record that is of the present data, where two are kept since those were replaced."""
-    if found.record is not None and is_remote(found.path) and found.given is None and found.path[-1] != "/":
+    if found.record is not None and is_address(found.path) and found.given is None and found.path[-1] != "/":
         output = found.record.get("output")
         told = output.get("path") if isinstance(output, dict) else None
         if told == f"{found.path}/":  # the record of a prefix lies where that of an object of its name would
@@ -257,7 +244,7 @@ class Reader:
 
         remote = []
         for places in asked:
-            if any(is_remote(path) for place in places for path in (place.path, *place.record_paths)):
+            if any(is_address(path) for place in places for path in (place.path, *place.record_paths)):
                 remote.append(functools.partial(find, places))
             else:
                 find(places)
@@ -291,12 +278,12 @@ class Reader:
 
     def _record(self, path: str) -> _Record | None:
         if path not in self._read:
-            data = self._remote_bytes(path) if is_remote(path) else _local_bytes(path)
+            data = self._remote_bytes(path) if is_address(path) else _local_bytes(path)
             self._read[path] = None if data is None else _parsed(data)
         return self._read[path]
 
     def _remote_bytes(self, address: str) -> bytes | None:
-        bucket, key = _parts(address)
+        bucket, key = parts_of(address)
         with self._asking(bucket) as asked:
             if not key.endswith(RECORD_SUFFIX):  # whoever forges a record may name any object
                 facts = asked.head(key)
@@ -312,13 +299,13 @@ class Reader:
 
     def _has_data(self, path: str) -> bool:
         """Say whether there is anything that is not ours. One HEAD, or one listing."""
-        if not is_remote(path):
+        if not is_address(path):
             try:
                 os.stat(path)
             except (FileNotFoundError, NotADirectoryError):
                 return False
             return True
-        bucket, key = _parts(path)
+        bucket, key = parts_of(path)
         with self._asking(bucket) as asked:
             if not key.endswith("/"):
                 return asked.has(key)
@@ -429,7 +416,7 @@ _FIELDS: Mapping[str, tuple[type, ...]] = {
     "packages": _MAPPING,
     IN_MEMORY: _MAPPING,
 }
-_FIELDS_OF_INPUT = ("fingerprint", "task_family", "task_id", "metadata_path")
+_FIELDS_OF_INPUT = ("fingerprint", "task_family", "task_id", "metadata_path", "stamp")
 
 
 def _checked(record: object) -> tuple[Input, ...]:
@@ -476,11 +463,11 @@ def can_be_at(path: str, record_path: str | None) -> bool:
         _check_path(record_path)
     except InvalidNameError:
         return False
-    return is_remote(path) == is_remote(record_path)
+    return is_address(path) == is_address(record_path)
 
 
 def _check_path(path: str) -> None:
-    if is_remote(path):
+    if is_address(path):
         _check_address(path)
     elif not path.strip() or "\0" in path or any(len(part) > _MAX_NAME for part in path.split("/")):
         raise InvalidNameError(path, "cannot be a path", "Give a path such as 'data/features.csv'.")
@@ -497,6 +484,12 @@ class Input:
     task_family: str | None
     task_id: str | None
     metadata_path: str | None
+    stamp: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The role as text, with dots; empty if the task requires nothing else."""
+        return ".".join(map(str, self.role))
 
 
 def inputs_of(record: Mapping[str, Any]) -> Iterator[Input]:

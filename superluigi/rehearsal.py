@@ -14,9 +14,10 @@ from luigi.worker import TaskProcess
 
 from superluigi import config, dag
 from superluigi.errors import TargetNotFoundError, TaskTypeError, public_name
-from superluigi.execution import own_target, redirected
+from superluigi.outputs import redirected
 from superluigi.storage import workplace
 from superluigi.targets import LocalFileTarget, LocalFolderTarget, Shape, memory
+from superluigi.targets.foreign import own_target
 from superluigi.targets.memory import PathlessTarget
 
 if TYPE_CHECKING:

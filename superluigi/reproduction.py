@@ -17,14 +17,14 @@ from luigi.parameter import MissingParameterException, ParameterVisibility
 from luigi.task_register import Register
 
 from superluigi import markup, visuals
-from superluigi.comparison import Change, changes_of
+from superluigi.comparison import Change, changes_of, field_of
 from superluigi.errors import MissingParameterError, StorageError, TargetNotFoundError, TaskTypeError, public_name
-from superluigi.execution import own_target
 from superluigi.records import Found, State, absolute, find, inputs_of, nothing_at, shown
 from superluigi.rehearsal import rehearsed, run_alone
 from superluigi.storage import files, transfers, workplace
 from superluigi.storage.s3 import etag_of
 from superluigi.targets import S3ObjectTarget, S3PrefixTarget, Shape
+from superluigi.targets.foreign import own_targets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -264,7 +264,7 @@ def _real_output(task: luigi.Task, outputs: list[Any], found: Found) -> Target:
         TaskTypeError: the task does not promise it.
     """
     recorded = ((found.record or {}).get("output") or {}).get("path")
-    own = [target for target in map(own_target, outputs) if target is not None]
+    own = own_targets(outputs)
     for path in (found.path, recorded):
         for target in own:
             if path in (str(target.path), absolute(str(target.path))):
@@ -368,5 +368,4 @@ def _changed_inputs(before: Mapping[str, Any], after: Metadata, where: str) -> I
         is_read = all(given.fingerprint is not None for given in there)  # of values, and what is not read, no bytes
         told = [None if given is None else given.fingerprint if is_read else given.task_id for given in (one, other)]
         if told[0] != told[1]:
-            role = "".join(f".{part}" for part in key[1])
-            yield Change(where, f"input{role}", told[0], told[1])
+            yield Change(where, field_of(key[1]), told[0], told[1])

@@ -40,12 +40,12 @@ _parsing = open_in_forks(threading.Lock())
 _noted: weakref.WeakKeyDictionary[type, tuple[str, int]] = weakref.WeakKeyDictionary()
 
 
-def note_definition(task_cls: type, depth: int = 2) -> None:
-    """Remember where a class is defined: at the caller's caller, or so many frames out as `depth` says.
+def note_definition(task_cls: type) -> None:
+    """Remember where a class is defined: at the caller's caller.
 
     `inspect` finds a class by the file of its module, and a notebook has none.
     """
-    frame = sys._getframe(depth)  # noqa: SLF001  (`inspect.currentframe` and `f_back` are the same in more steps)
+    frame = sys._getframe(2)  # noqa: SLF001  (`inspect.currentframe` and `f_back` are the same in more steps)
     _noted[task_cls] = frame.f_code.co_filename, frame.f_lineno
 
 

@@ -16,9 +16,9 @@ import luigi
 from luigi.task_register import Register, TaskClassException
 
 from superluigi import config, dag, identity, provenance
-from superluigi.execution import bearer_of, own_target
-from superluigi.records import Found, State, can_be_at, is_followable
+from superluigi.records import Found, Input, State, can_be_at, inputs_of, is_followable
 from superluigi.storage.concurrency import run_all
+from superluigi.targets.foreign import own_target, own_targets
 from superluigi.targets.looking import look_together
 from superluigi.targets.memory import PathlessTarget
 from superluigi.targets.metadata import REMOVED, Metadata, plain
@@ -29,6 +29,7 @@ from superluigi.tasks import Task
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from superluigi.dag import Role
     from superluigi.targets import Target
 
 
@@ -225,7 +226,7 @@ def own_outputs(task: luigi.Task) -> list[Target]:
     """Give the outputs of a task that are targets of ours, or stand for one of Luigi's local ones."""
     outputs = dag.outputs(task)
     if outputs.own is None:
-        outputs.own = [own for own in map(own_target, outputs.targets) if own is not None]
+        outputs.own = own_targets(outputs.targets)
     own: list[Target] = outputs.own
     return own
 
@@ -287,7 +288,7 @@ def _compared(
                 reasons += [] if will_change(upstream) else _of_input(before, own, sight)
                 continue
             maker = makers.of(target, upstream)
-            if maker not in seen and isinstance(described := held.get(str(before.described.get("task_id"))), dict):
+            if maker not in seen and isinstance(described := held.get(str(before.task_id)), dict):
                 seen.add(maker)
                 pending.append((maker, described))
     return reasons
@@ -311,7 +312,7 @@ def makers_of_values(task: luigi.Task, record: Metadata) -> dict[str, type[luigi
     while pending:
         member, told = pending.pop()
         for before, upstream, target in _paired(member, told, []):
-            task_id = str(before.described.get("task_id"))
+            task_id = str(before.task_id)
             if own_target(target) is None and task_id in held and task_id not in found:
                 maker = makers.of(target, upstream)
                 found[task_id] = type(maker)
@@ -338,8 +339,8 @@ class _Makers:
             if task not in self._seen:
                 self._seen.add(task)
                 if dag.is_ours(task):
-                    self._by_bearer[bearer_of(task)] = task
-                if not dag.is_ours(task) or bearer_of(task) != bearer:
+                    self._by_bearer[identity.bearer_of(task)] = task
+                if not dag.is_ours(task) or identity.bearer_of(task) != bearer:
                     pending += dag.upstream_of(task)
         return self._by_bearer.get(bearer, upstream)
 
@@ -351,7 +352,7 @@ def _of_yielded(record: Metadata, held: Metadata, sight: Sight) -> list[Reason]:
     makes them again: what was yielded and is missing is a change, too.
     """
     reasons: list[Reason] = []
-    level = [_Recorded(("yielded", *given.role), given.described) for given in _flattened(record.get("dynamic_input"))]
+    level = [replace(given, role=("yielded", *given.role)) for given in inputs_of(record) if given.is_dynamic]
     is_yielded = True
     seen: set[str] = set()
     while level:
@@ -359,7 +360,7 @@ def _of_yielded(record: Metadata, held: Metadata, sight: Sight) -> list[Reason]:
         sight.look_ahead(target for _, target in found)
         sight.look_for_records(target for _, target in found)
         read = [(given, str(target), sight.stored(target)) for given, target in found]
-        read += [(given, task_id, held[task_id]) for given in level if (task_id := given.described["task_id"]) in held]
+        read += [(given, task_id, held[task_id]) for given in level if (task_id := str(given.task_id)) in held]
         for given, target in found:
             reasons += _of_input(given, target, sight, may_be_missing=not is_yielded)
         level = []
@@ -367,16 +368,15 @@ def _of_yielded(record: Metadata, held: Metadata, sight: Sight) -> list[Reason]:
             if name not in seen and isinstance(told, dict):
                 seen.add(name)
                 reasons += _of_class_named(told)
-                further = [one for field in ("input", "dynamic_input") for one in _flattened(told.get(field))]
-                level += [_Recorded((*given.role, *one.role), one.described) for one in further]
+                level += [replace(one, role=(*given.role, *one.role)) for one in inputs_of(told)]
         is_yielded = False
     return reasons
 
 
-def _target_at(given: _Recorded) -> Target | None:
+def _target_at(given: Input) -> Target | None:
     """Give the target at a recorded path; None of what has no fingerprint, such as a value, or can be nowhere."""
-    path, record_path = given.described["path"], given.described["metadata_path"]
-    if given.described["fingerprint"] is None or record_path is None or not can_be_at(path, record_path):
+    path, record_path = given.path, given.metadata_path
+    if given.fingerprint is None or record_path is None or not can_be_at(path, record_path):
         return None
     return Found(path, State.RECORDED, record_path).as_target()
 
@@ -393,17 +393,6 @@ def _class_named(record: Metadata) -> type[luigi.Task] | None:
     except TaskClassException:
         return None
     return task_cls if task_cls.__module__ == record.get("task_module") else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Recorded:
-    """An input, as a record tells of it or as it is now, and the role that it plays."""
-
-    role: tuple[str, ...]
-    described: Any
-
-    def __str__(self) -> str:
-        return ".".join(self.role) or str(self.described.get("path"))
 
 
 def _of_task(task: luigi.Task, record: Metadata) -> Iterator[Reason]:
@@ -430,31 +419,33 @@ def _of_class(task_cls: Any, record: Metadata, whose: str = "") -> Iterator[Reas
         yield Reason(Cause.CODE, task_cls.__name__, code_then, code)
 
 
-def _paired(task: luigi.Task, record: Metadata, reasons: list[Reason]) -> Iterator[tuple[_Recorded, luigi.Task, Any]]:
+def _paired(task: luigi.Task, record: Metadata, reasons: list[Reason]) -> Iterator[tuple[Input, luigi.Task, Any]]:
     """Give what a task read and still reads; what is new, gone or another is added to the reasons.
 
     The members of a set have no order: they are known by their paths.
     """
-    before = {found.role: found for found in _flattened(record.get("input"))}
-    by_path: defaultdict[object, list[_Recorded]] = defaultdict(list)
-    for known in before.values():
-        by_path[known.described.get("path")].append(known)
+    before = {_as_text(given.role): given for given in inputs_of(record) if not given.is_dynamic}
+    by_path: defaultdict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for role, given in before.items():
+        by_path[given.path].append(role)
     unmatched: list[tuple[tuple[str, ...], _Now]] = []
     for role, pattern, now in _read_now(task):
-        same = by_path[now.path]
-        found = next((known for known in same if known.role in before and _is_at(known.role, pattern)), None)
-        if found is None:
+        known = next((known for known in by_path[now.path] if known in before and _is_at(known, pattern)), None)
+        if known is None:
             unmatched.append((role, now))
         else:
-            del before[found.role]
-            yield found, now.upstream, now.target
+            yield before.pop(known), now.upstream, now.target
     for role, now in unmatched:
         if role in before:
-            known = before.pop(role)
-            reasons.append(Reason(Cause.INPUT_REPLACED, str(known), known.described.get("path"), now.path))
+            given = before.pop(role)
+            reasons.append(Reason(Cause.INPUT_REPLACED, given.name or given.path, given.path, now.path))
         else:
             reasons.append(Reason(Cause.INPUT_ADDED, ".".join(role) or now.path, None, now.path))
-    reasons += [Reason(Cause.INPUT_GONE, str(known), known.described.get("path")) for known in before.values()]
+    reasons += [Reason(Cause.INPUT_GONE, given.name or given.path, given.path) for given in before.values()]
+
+
+def _as_text(role: Role) -> tuple[str, ...]:
+    return tuple(map(str, role))
 
 
 def _read_now(task: luigi.Task) -> Iterator[tuple[tuple[str, ...], tuple[str | None, ...], _Now]]:
@@ -470,9 +461,9 @@ def _read_now(task: luigi.Task) -> Iterator[tuple[tuple[str, ...], tuple[str | N
     nested = dag.map_nested(
         lambda upstream: dag.map_nested(lambda target: _Now(upstream, target), outputs[id(upstream)]), required
     )
-    for place, found in zip(places, _flattened(provenance.keyed_by_text(nested)), strict=True):
-        pattern = tuple(part if key is not None else None for key, part in zip(place, found.role, strict=True))
-        yield found.role, pattern, found.described
+    for place, (told, now) in zip(places, dag.leaves(provenance.keyed_by_text(nested)), strict=True):
+        role = _as_text(told)
+        yield role, tuple(part if key is not None else None for key, part in zip(place, role, strict=True)), now
 
 
 def _is_at(role: tuple[str, ...], pattern: tuple[str | None, ...]) -> bool:
@@ -491,31 +482,10 @@ class _Now:
         return str(getattr(self.target, "path", self.target))
 
 
-def _flattened(nested: Any) -> Iterator[_Recorded]:
-    """Give the inputs in what mirrors `requires()`, in its order: descriptions of a record, or what is read now."""
-    pending: list[tuple[tuple[str, ...], Any]] = [((), nested)]
-    while pending:
-        role, item = pending.pop()
-        if isinstance(item, _Now) or _is_described(item):
-            yield _Recorded(role, item)
-        elif isinstance(item, dict):
-            pending.extend(reversed([((*role, str(key)), child) for key, child in item.items()]))
-        elif isinstance(item, list | tuple):
-            pending.extend(reversed([((*role, str(position)), child) for position, child in enumerate(item)]))
-
-
-def _is_described(item: Any) -> bool:
-    return isinstance(item, dict) and item.keys() >= _DESCRIBED and isinstance(item["path"], str)
-
-
-_DESCRIBED = {"path", "fingerprint", "task_id", "metadata_path"}
-
-
-def _of_input(before: _Recorded, target: Target, sight: Sight, *, may_be_missing: bool = True) -> Iterator[Reason]:
+def _of_input(before: Input, target: Target, sight: Sight, *, may_be_missing: bool = True) -> Iterator[Reason]:
     """Compare an input; one that is missing will be made, and is looked at then, unless that may not be."""
-    known, stamp = before.described.get("fingerprint"), before.described.get("stamp")
-    if known is None or (stamp is not None and sight.stamp(target) == stamp):
+    if before.fingerprint is None or (before.stamp is not None and sight.stamp(target) == before.stamp):
         return
     now = sight.fingerprint(target)
-    if now != known and not (now is None and may_be_missing):
-        yield Reason(Cause.INPUT_CHANGED, str(before), known, now)
+    if now != before.fingerprint and not (now is None and may_be_missing):
+        yield Reason(Cause.INPUT_CHANGED, before.name or before.path, before.fingerprint, now)

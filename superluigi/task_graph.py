@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import luigi
 
     from superluigi.forcing import TaskClasses, TaskNames
-    from superluigi.planning import Planned
+    from superluigi.plans import Planned
     from superluigi.targets.metadata import Metadata
 
 _MAX_IN_NOTEBOOK = 8 << 20  # bytes of a page in a notebook, which keeps it; of a larger one the tree is shown

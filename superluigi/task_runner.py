@@ -34,11 +34,11 @@ from superluigi.errors import (
     TaskTypeError,
     public_name,
 )
-from superluigi.execution import successor_of, unregister_former
 from superluigi.failures import remember
 from superluigi.forcing import TaskClasses, TaskNames, plan_forcing
 from superluigi.luigi_task import AnyTask
-from superluigi.planning import Plan, make_plan
+from superluigi.planning import make_plan
+from superluigi.register import successor_of, unregister_former
 from superluigi.running import bars
 from superluigi.running.openlineage import telling
 from superluigi.running.progress import Patient, Progress, Receiver
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from typing_extensions import Never, Unpack
 
     from superluigi.luigi_task import Makes
+    from superluigi.plans import Plan
     from superluigi.running.events import ProgressEvent
     from superluigi.targets.local import LocalFileTarget, LocalFolderTarget
 

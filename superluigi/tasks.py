@@ -13,10 +13,12 @@ from luigi.task import MixinNaiveBulkComplete
 from luigi.worker import TaskProcess
 
 from superluigi import dag, identity
-from superluigi.errors import InvalidNameError, public_name
-from superluigi.execution import TaskRegister, own_target
+from superluigi.errors import public_name
 from superluigi.luigi_task import LuigiTask
+from superluigi.register import TaskRegister
+from superluigi.storage.addresses import is_address, parts_of_data
 from superluigi.targets import LocalFileTarget, LocalFolderTarget, S3ObjectTarget, S3PrefixTarget, Target
+from superluigi.targets.foreign import own_target, own_targets
 
 _LENT_BY_THE_WORKER = frozenset(TaskProcess.forward_reporter_attributes.values())
 
@@ -120,7 +122,7 @@ class Task(LuigiTask, metaclass=TaskRegister):
 
     def guard_of(self, outputs: list[Any]) -> Target | None:
         """Give the output at which the intent marker is put, None if the outputs change in one step."""
-        own = [target for target in map(own_target, outputs) if target is not None]
+        own = own_targets(outputs)
         return min(own, key=_address) if len(own) > 1 else None  # a set has no first
 
 
@@ -151,13 +153,9 @@ class External(ExternalTask):
 
     def output(self) -> Target:
         """Give the target at the path."""
-        if not self.path.startswith("s3://"):
+        if not is_address(self.path):
             return LocalFolderTarget(self.path) if self.path.endswith("/") else LocalFileTarget(self.path)
-        bucket, slash, key = self.path.removeprefix("s3://").partition("/")
-        if not slash or not key:
-            raise InvalidNameError(
-                self.path, "names a bucket, not data", "Give s3://bucket/key or s3://bucket/prefix/."
-            )
+        bucket, key = parts_of_data(self.path)
         return S3PrefixTarget(bucket, key) if key.endswith("/") else S3ObjectTarget(bucket, key)
 
 
@@ -195,7 +193,7 @@ class TaskWithMetadata(Task):
 
     def guard_of(self, outputs: list[Any]) -> Target | None:
         """Give one output, also of a single one: it changes while its record does not."""
-        own = [target for target in map(own_target, outputs) if target is not None]
+        own = own_targets(outputs)
         return min(own, key=_address, default=None)  # a set has no first
 
 

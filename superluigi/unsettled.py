@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from superluigi import config, dag, identity
 from superluigi.errors import public_name
-from superluigi.execution import own_target
 from superluigi.staleness import Cause, Reason
 from superluigi.storage import files, workplace
+from superluigi.targets.foreign import own_target
 from superluigi.targets.memory import PathlessTarget
 from superluigi.tasks import Task
 
@@ -63,11 +63,10 @@ class Unsettled:
         new = [] if os.getpid() != self._pid else [task for task in before if self.before(task) != before[task]]
         if new:
             folder = _folder()
-            with files.translated("keep what was read before", folder), workplace.private_folder() as private:
-                folder.mkdir(parents=True, exist_ok=True)
+            with files.translated("keep what was read before", folder):
                 for task in new:
                     name = _name_of(task)
-                    files.write_atomically(folder / name, _dumped(task, before[task]), private)
+                    workplace.keep(folder / name, _dumped(task, before[task]))
                     self._note(name)
 
     def forget(self, task: luigi.Task) -> None:

@@ -21,7 +21,7 @@ from superluigi import (
     tree,
     why,
 )
-from superluigi.planning import Verdict
+from superluigi.plans import Verdict
 from superluigi.staleness import Cause
 
 

@@ -226,6 +226,27 @@ def test_a_long_reason_and_many_inputs_are_cut(tmp_path: Path) -> None:
     assert "      ..." in lines
 
 
+@pytest.mark.parametrize("nested", [list, tuple, lambda tasks: dict(enumerate(tasks))], ids=["list", "tuple", "dict"])
+def test_inputs_are_told_in_whatever_they_are_nested(nested: Any) -> None:
+    class Pair(AtomicTaskWithMetadata):
+        def requires(self) -> Any:
+            return nested([External("a.csv"), External("b.csv")])
+
+        def output(self) -> LocalFileTarget:
+            return LocalFileTarget("pair.txt")
+
+        def run(self, input_path: Any, output_path: Path) -> None:
+            raise ValueError
+
+    for name in ("a.csv", "b.csv"):
+        Path(name).touch()
+
+    (failure,) = failed(Pair()).failures
+
+    assert [(given.role, given.path) for given in failure.inputs] == [("0", "a.csv"), ("1", "b.csv")]
+    assert all(given.fingerprint is not None for given in failure.inputs)
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -288,11 +289,44 @@ def test_other_errors_pass_as_they_are(tmp_path: Path, error: Exception) -> None
 
 def test_a_replacement_leaves_nothing_staged(tmp_path: Path) -> None:
     (tmp_path / "staging").mkdir()
-    files.write_atomically(tmp_path / "a", b"old", tmp_path / "staging")
-    files.write_atomically(tmp_path / "a", b"new", tmp_path / "staging")
+    files.write_atomically(tmp_path / "a", b"old", staging=tmp_path / "staging")
+    files.write_atomically(tmp_path / "a", b"new", staging=tmp_path / "staging")
+    files.write_atomically(tmp_path / "b", b"beside")
 
     assert (tmp_path / "a").read_bytes() == b"new"
     assert os.listdir(tmp_path / "staging") == []
+    assert sorted(os.listdir(tmp_path)) == ["a", "b", "staging"]
+
+
+def test_a_replacement_that_fails_leaves_nothing_staged(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+
+    with pytest.raises(OSError, match="directory"):
+        files.write_atomically(tmp_path / "a", b"new")
+
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_many_write_to_one_place_at_a_time_and_each_whole(tmp_path: Path) -> None:
+    contents = {bytes([number]) * 100_000 for number in range(8)}
+
+    with ThreadPoolExecutor(len(contents)) as pool:
+        list(pool.map(lambda data: files.write_atomically(tmp_path / "a", data), contents))
+
+    assert (tmp_path / "a").read_bytes() in contents
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such permissions")
+@pytest.mark.parametrize(("mode", "expected"), [(0o666, 0o640), (0o600, 0o600)])
+def test_who_may_read_what_is_written_is_as_asked_less_the_umask(tmp_path: Path, mode: int, expected: int) -> None:
+    former = os.umask(0o027)
+    try:
+        files.write_atomically(tmp_path / "a", b"new", mode=mode)
+    finally:
+        os.umask(former)
+
+    assert (tmp_path / "a").stat().st_mode & 0o777 == expected
 
 
 EXCHANGES = pytest.mark.parametrize("has_exchange", [True, False], ids=["one-step", "two-renames"])

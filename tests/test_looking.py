@@ -21,7 +21,7 @@ from superluigi import (
     plan,
     run_task,
 )
-from superluigi.planning import Verdict
+from superluigi.plans import Verdict
 from superluigi.staleness import Cause
 from superluigi.storage import workplace
 from superluigi.targets.looking import look_together

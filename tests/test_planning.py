@@ -26,7 +26,7 @@ from superluigi import (
     TaskWithMetadata,
     run_task,
 )
-from superluigi.planning import Verdict
+from superluigi.plans import Verdict
 from superluigi.staleness import Cause
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from superluigi import (
     plan,
     run_task,
 )
-from superluigi.planning import Verdict
+from superluigi.plans import Verdict
 from superluigi.staleness import Cause, Reason
 from superluigi.storage import files
 from superluigi.targets.local import LocalStore

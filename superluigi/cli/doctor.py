@@ -299,11 +299,11 @@ def _expiry(found: Any) -> Iterator[Check]:
 
 
 def _bucket(address: str, *, writes: bool, role_arn: str | None) -> Iterator[Check]:
+    from superluigi.storage.addresses import is_address, parts_of
     from superluigi.storage.s3 import Bucket
 
-    scheme, _, rest = address.partition("://")
-    name, _, prefix = rest.partition("/")
-    if scheme != "s3" or not name:
+    name, prefix = parts_of(address)
+    if not is_address(address) or not name:
         raise InvalidNameError(address, "is no address in S3", "Give s3://bucket or s3://bucket/prefix/.")
     bucket = Bucket(name, role_arn, timeout_s=_TIMEOUT_S)
     try:

@@ -165,7 +165,7 @@ def plan_options(parser: Parser) -> None:
 
 
 def plan(task: luigi.Task, options: argparse.Namespace) -> Answer:
-    from superluigi.planning import Verdict
+    from superluigi.plans import Verdict
     from superluigi.task_runner import plan
 
     planned = plan(task, **shared.forcing(task, options), rerun_stale=options.rerun_stale)

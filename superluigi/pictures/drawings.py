@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import abc
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,12 +118,7 @@ class Drawing(abc.ABC):
         path = Path(path)
         data = self.drawn(form or form_of(path))
         with files.translated("write", path):
-            staged = path.with_name(f".{path.name}.{os.getpid()}.partial")
-            try:
-                staged.write_bytes(data)
-                files.replace(staged, path)
-            finally:
-                staged.unlink(missing_ok=True)
+            files.write_atomically(path, data)
         return path
 
     def drawn(self, form: str) -> bytes:

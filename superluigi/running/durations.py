@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 import weakref
 from typing import TYPE_CHECKING
@@ -87,10 +86,7 @@ class Durations:
             for kind, mean_s in means.items():
                 known[kind] = (known.pop(kind, mean_s) + mean_s) / 2  # now the last; what is long ago counts less
             kept = dict(list(known.items())[-_MAX_KEPT:])
-            with workplace.private_folder() as private:
-                staged = private / file.name
-                staged.write_text(json.dumps(kept, indent=0), encoding="utf-8")
-                os.replace(staged, file)
+            workplace.keep(file, json.dumps(kept, indent=0).encode())
 
 
 class Clock:

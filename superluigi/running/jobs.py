@@ -23,11 +23,10 @@ from luigi.task_status import DONE
 from luigi.worker import TaskStatusReporter
 
 from superluigi import config as configuration
-from superluigi import dag, expectations, identity, provenance
+from superluigi import dag, expectations, identity
 from superluigi.errors import ExecutorError
-from superluigi.running import bars, screen
 from superluigi.running.mailbox import Address, send_to
-from superluigi.running.progress import News, Printed, Site
+from superluigi.running.progress import News, Site
 from superluigi.running.task_process import (
     ITSELF,
     PooledTask,
@@ -36,6 +35,7 @@ from superluigi.running.task_process import (
     SchedulerAfar,
     TaskProcess,
     TaskReport,
+    away,
 )
 from superluigi.storage import workplace
 from superluigi.targets import memory
@@ -151,10 +151,8 @@ class Job:
         process.readers, process.waits = self.readers, self.waits
         process.tell = None if self.news is None else self._tell
         with (
-            bars.none_within(),
-            screen.forwarded(lambda text: self._tell(Printed(text)), self.screen),
+            away(self.run, self._tell, self.screen),
             configuration.shared(self.settings),
-            provenance.run(self.run.run_id),
             memory.holding(held),
             dag.settled(anew=True),  # the process outlives the run, and Luigi keeps its instances
             workplace.keeping_folders(),

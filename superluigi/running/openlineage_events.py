@@ -33,10 +33,10 @@ from openlineage.client.facet_v2 import (
 )
 from openlineage.client.uuid import generate_new_uuid
 
-from superluigi.execution import own_target
 from superluigi.provenance import masked
+from superluigi.records import inputs_of, is_followable
 from superluigi.running.openlineage_facts import dataset_at, dataset_of
-from superluigi.targets import Target
+from superluigi.targets.foreign import own_target
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -165,30 +165,17 @@ class Builder:
     def _record(self, target: Any, facts: Facts) -> Metadata | None:
         """Give the record of an output, if this task has written it in this run."""
         own = own_target(target)
-        record = own.store.stored_record() if isinstance(own, Target) else None
+        record = None if own is None else own.store.stored_record()
         is_own = record is not None and (record.get("run_id"), record.get("task_id")) == (self._run_id, facts.task_id)
         return record if is_own else None
 
     def _read_for(self, record: Metadata) -> Iterator[tuple[DatasetName, str | None]]:
-        for described in _descriptions([record.get("input"), record.get("dynamic_input")]):
+        for given in inputs_of(record) if is_followable(record) else ():
             # Of what is no target of ours, nor a file of Luigi's, the path may be anything: a table, a value.
-            folder = self._folder if described.get("metadata_path") else None
-            dataset = dataset_at(str(described["path"]), folder)
+            folder = self._folder if given.metadata_path else None
+            dataset = dataset_at(given.path, folder)
             if dataset is not None:
-                yield dataset, described.get("fingerprint")
-
-
-def _descriptions(nested: Any) -> Iterator[Metadata]:
-    """Give each input that a record describes."""
-    pending = [nested]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, list):
-            pending += reversed(item)
-        elif isinstance(item, dict) and isinstance(item.get("path"), str) and "fingerprint" in item:
-            yield item
-        elif isinstance(item, dict):
-            pending += reversed(item.values())
+                yield dataset, given.fingerprint
 
 
 def _seen(dataset: DatasetName) -> DataFacts:

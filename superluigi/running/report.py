@@ -10,6 +10,8 @@ import contextlib
 import errno
 import logging
 import os
+import stat
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ from superluigi.errors import ConfigError
 from superluigi.pictures.timeline import timeline_page
 from superluigi.running.account import Account
 from superluigi.running.report_page import Telling
+from superluigi.storage import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,25 +45,15 @@ def path_of(given: object) -> Path:
     path = Path(given).absolute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        with _staged(path) as staged:
-            staged.touch()
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISDIR(os.stat(path).st_mode):
+                raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        tempfile.TemporaryFile(dir=path.parent).close()
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         message = f"The report cannot be written to {path}: {why}. Give another path."
         raise ConfigError(message) from error
     return path
-
-
-@contextlib.contextmanager
-def _staged(path: Path) -> Iterator[Path]:
-    staged = path.with_name(f".{path.name[:100]}.{os.getpid()}.partial")
-    try:
-        yield staged
-    finally:
-        with contextlib.suppress(OSError):
-            staged.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -78,9 +71,7 @@ def reported(path: Path, run: Run, roots: Sequence[luigi.Task], progress: Progre
         try:
             with garbage.held_off():
                 page = timeline_page(Telling(account, run, roots, progress.tasks(), raised).timeline())
-            with _staged(path) as staged:
-                staged.write_bytes(page.encode("utf-8", "backslashreplace"))
-                os.replace(staged, path)
+            files.write_atomically(path, page.encode("utf-8", "backslashreplace"))
             print(f"Report: {path}")  # noqa: T201  (as run_task prints where the outputs are)
         except Exception:  # noqa: BLE001  (a report that fails must not hide how the run ended)
             _log.warning("The report of the run could not be written to %s.", path, exc_info=True)

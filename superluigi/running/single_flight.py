@@ -15,8 +15,8 @@ import time
 from typing import TYPE_CHECKING
 
 from superluigi import dag
-from superluigi.execution import own_target
 from superluigi.storage import leases
+from superluigi.targets.foreign import own_targets
 from superluigi.targets.s3 import is_remote
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def lease_of(task: luigi.Task) -> Lease | None:
     """
     if dag.is_external(task):
         return None
-    own = [target for target in (own_target(leaf) for _, leaf in dag.leaves(task.output())) if target is not None]
+    own = own_targets(leaf for _, leaf in dag.leaves(task.output()))
     first = min(own, key=lambda target: (not is_remote(target), str(target.path)), default=None)
     return None if first is None else first.store.lease()
 

@@ -14,7 +14,8 @@ from superluigi.errors import TaskTypeError, public_name
 from superluigi.failures import failure_of
 from superluigi.forcing import Forcing
 from superluigi.outlook import Outlook
-from superluigi.planning import Verdict, make_plan
+from superluigi.planning import make_plan
+from superluigi.plans import Verdict
 from superluigi.staleness import is_cleaned_up
 from superluigi.targets.foresight import foresight
 from superluigi.targets.memory import Key, Memory, MemoryTarget, NoTarget, PathlessTarget, origin_of
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from superluigi.errors import TaskFailure
     from superluigi.failures import Circumstances
-    from superluigi.planning import Plan
+    from superluigi.plans import Plan
 
 
 class Run:

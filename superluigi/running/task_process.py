@@ -44,7 +44,7 @@ from superluigi.task_log import TaskLog
 from superluigi.tasks import TaskWithCleanup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from concurrent.futures import Future
     from multiprocessing.connection import Connection
 
@@ -232,6 +232,17 @@ def picklable(error: BaseException | None) -> BaseException | None:
     return error
 
 
+@contextlib.contextmanager
+def away(run: Run, tell: Callable[[News], object], on: ScreenId | None) -> Iterator[None]:
+    """Let a task in another process than its worker's be one of the run, show no bars, and print where those are.
+
+    `tell` says False where the worker cannot be told.
+    """
+    printing = screen.forwarded(lambda text: tell(Printed(text)), on)
+    with provenance.run(run.run_id), bars.none_within(), printing:
+        yield
+
+
 class TaskProcess(ContextManagedTaskProcess):
     """Luigi's task process, which asks the run whether dependencies are complete, and hands on exceptions."""
 
@@ -284,9 +295,7 @@ class TaskProcess(ContextManagedTaskProcess):
             if self._values is not None:  # it is not forked, so it has inherited nothing
                 stack.enter_context(configuration.applied(self._settings, None))
                 stack.enter_context(memory.holding(memory.Memory(self._values, leaves=True)))
-            stack.enter_context(provenance.run(self.of_run.run_id))
-            stack.enter_context(bars.none_within())
-            stack.enter_context(screen.forwarded(self._print, self.screen))
+            stack.enter_context(away(self.of_run, self._tell_from_afar, self.screen))
             try:
                 self.run_in_turn()
             except KeyboardInterrupt:  # Ctrl-C reaches every process of the terminal; the one that was started tells
@@ -389,9 +398,6 @@ class TaskProcess(ContextManagedTaskProcess):
         except OSError:  # the worker has gone, or does not listen any more as the task has reported
             return False
         return True
-
-    def _print(self, text: str) -> bool:
-        return self._tell_from_afar(Printed(text))
 
     def missing(self) -> list[str]:
         """Give the ids of what was taken for complete and no longer is."""

@@ -60,9 +60,7 @@ if TYPE_CHECKING:
 class Worker(luigi.worker.Worker):
     """Luigi's worker for one run."""
 
-    def __init__(
-        self, run: Run, *args: Any, pool: Pool | None = None, progress: Progress | None = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, run: Run, *args: Any, pool: Pool | None, progress: Progress, **kwargs: Any) -> None:
         if threading.current_thread() is not threading.main_thread():
             kwargs["no_install_shutdown_handler"] = True  # Python allows signal handlers in the main thread alone
         super().__init__(*args, **kwargs)
@@ -71,7 +69,7 @@ class Worker(luigi.worker.Worker):
         self._results = Results(self)
         self._task_result_queue = self._results  # type: ignore[assignment]  # it keeps the interface of the queue
         self._pool = pool
-        self._progress = Progress(run.run_id) if progress is None else progress
+        self._progress = progress
         self._without_id: dict[luigi.Task, Exception] = {}
         self._done_before: set[str] | None = None
         self._told_done: set[luigi.Task] = set()  # by this run
@@ -441,7 +439,7 @@ class Worker(luigi.worker.Worker):
 class Factory:
     """Luigi's worker-scheduler factory for one run, for `luigi.build(..., worker_scheduler_factory=...)`."""
 
-    def __init__(self, run: Run, pool: Pool | None = None, progress: Progress | None = None) -> None:
+    def __init__(self, run: Run, pool: Pool | None, progress: Progress) -> None:
         self._run = run
         self._pool = pool
         self._progress = progress

@@ -15,6 +15,7 @@ import shutil
 import stat
 import sys
 import unicodedata
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,11 +112,21 @@ def replace(staged: Path, destination: Path) -> None:
         _flush(destination.parent)
 
 
-def write_atomically(destination: Path, data: bytes, staging: Path) -> None:
-    """Write `data` to `destination` in one step by way of the private folder `staging` on the same file system."""
-    staged = staging / ".superluigi.partial"
-    staged.write_bytes(data)
-    replace(staged, destination)
+def write_atomically(destination: Path, data: bytes, *, staging: Path | None = None, mode: int = 0o666) -> None:
+    """Write `data` to `destination` in one step; if that fails what was there stays, and nothing else is left.
+
+    It is staged in the folder `staging` of the same file system, else beside the destination; a crash leaves there
+    `.superluigi-<hex>.partial`. `mode` is that of the file, less the umask. Safe between threads and processes.
+    """
+    staged = (destination.parent if staging is None else staging) / f".superluigi-{uuid.uuid4().hex}.partial"
+    try:
+        with open(staged, "xb", opener=lambda path, flags: os.open(path, flags, mode)) as stream:
+            stream.write(data)
+        replace(staged, destination)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            staged.unlink()
+        raise
 
 
 def swap_folder(staged: Path, destination: Path) -> None:

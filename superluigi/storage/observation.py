@@ -12,6 +12,8 @@ import itertools
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeAlias
 
+from superluigi.storage.addresses import address_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
@@ -56,7 +58,7 @@ def transfer(
         return contextlib.nullcontext()
     first, last = min(sizes), max(sizes)  # what these have in common, all keys between them do
     common = first if len(sizes) == 1 else _folder_of_both(first, last)
-    return observer(direction, f"s3://{bucket}/{common}", total_bytes)
+    return observer(direction, f"{address_of(bucket)}/{common}", total_bytes)
 
 
 def _folder_of_both(first: str, last: str) -> str:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from superluigi import config
 from superluigi.errors import ConfigError, StorageError, SuperLuigiError
 from superluigi.forks import open_in_forks
+from superluigi.storage.addresses import address_of
 from superluigi.storage.concurrency import run_all
 from superluigi.storage.s3_errors import code_of, no_conditional_put, translation
 
@@ -279,7 +280,7 @@ class Bucket:
                     if code in _NOT_MET:
                         return None
                     if code in _UNKNOWN:
-                        raise no_conditional_put(f"s3://{self.name}/{key}", f"it answers {code}") from error
+                        raise no_conditional_put(address_of(self.name, key), f"it answers {code}") from error
                     if code not in _CONFLICT:
                         raise
                 time.sleep(_CONFLICT_PAUSE_S * 2**number)
@@ -318,7 +319,7 @@ class Bucket:
             reasons = "; ".join(f"{error.get('Key')}: {error.get('Code')}" for error in refused)
             raise StorageError(
                 "DeleteObjects",
-                f"s3://{self.name}",
+                address_of(self.name),
                 f"{len(refused)} objects could not be deleted: {reasons}",
                 "See that the credentials permit s3:DeleteObject and that no retention holds the objects.",
             )
@@ -413,8 +414,7 @@ class Bucket:
         except SuperLuigiError:
             raise
         except Exception as error:
-            address = f"s3://{self.name}/{key}" if key else f"s3://{self.name}"
-            translated = translation(error, operation, address, self._max_tries())
+            translated = translation(error, operation, address_of(self.name, key), self._max_tries())
             if translated is None:
                 raise
             raise translated from error

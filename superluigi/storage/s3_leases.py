@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from superluigi import config
 from superluigi.errors import LeaseError, StorageError, StoreUnavailableError
+from superluigi.storage.addresses import address_of
 from superluigi.storage.leases import of_another_process
 from superluigi.storage.s3_errors import no_conditional_put
 
@@ -66,7 +67,7 @@ class S3Lease:
     @property
     def address(self) -> str:
         """The `s3://` address of the object."""
-        return f"s3://{self.bucket.name}/{self.key}"
+        return address_of(self.bucket.name, self.key)
 
     def take(self) -> Held | None:
         """Give the lease, None if somebody holds it. From then on one thread of the process renews it.

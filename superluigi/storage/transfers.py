@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from superluigi.errors import StoreUnavailableError, TargetNotFoundError
 from superluigi.storage import files
+from superluigi.storage.addresses import address_of
 from superluigi.storage.concurrency import run_all
 from superluigi.storage.observation import TransferDirection, transfer
 from superluigi.storage.s3 import MULTIPART_THRESHOLD_BYTES
@@ -131,7 +132,7 @@ def _download(
                 engine.failed()
         data = bucket.get_bytes(key)
         if data is None:
-            raise TargetNotFoundError.at(f"s3://{bucket.name}/{key}")
+            raise TargetNotFoundError.at(address_of(bucket.name, key))
         return data
 
     def get(key: str) -> None:

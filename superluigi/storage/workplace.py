@@ -122,13 +122,10 @@ class _Workplace:
     def journal(self, data: bytes) -> Iterator[None]:
         """Hold a journal while the block runs; it is there in one step."""
         folder = self.home() / _JOURNALS
-        name = str(next(self._numbers))
-        partial, journal = folder / f"{name}.partial", folder / name
+        journal = folder / str(next(self._numbers))
         with files.translated("write a journal", journal):
             folder.mkdir(mode=0o700, exist_ok=True)
-            with open(os.open(partial, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as stream:  # options may hold secrets
-                stream.write(data)
-            os.replace(partial, journal)
+            files.write_atomically(journal, data, mode=0o600)  # options may hold secrets
         try:
             yield
         finally:
@@ -186,6 +183,13 @@ def private_folder() -> Iterator[Path]:
     """Yield an empty folder of this process in the data directory, and clear it afterwards."""
     with _in_use() as workplace, workplace.folder(None) as folder:
         yield folder
+
+
+def keep(file: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Write a file of the data directory in one step; what a kill leaves of it goes with the home of the process."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with private_folder() as private:
+        files.write_atomically(file, data, staging=private, mode=mode)
 
 
 @contextlib.contextmanager

@@ -19,18 +19,29 @@ from typing import TYPE_CHECKING
 
 from superluigi.errors import InvalidNameError, TargetNotFoundError, TargetShapeError
 from superluigi.storage import files, processes, workplace
+from superluigi.storage.addresses import is_address
 from superluigi.storage.leases import LockFile
 from superluigi.targets import metadata
 from superluigi.targets.base import Target
+from superluigi.targets.metadata import RECORD_SUFFIX
 from superluigi.targets.publishing import recover_abandoned
-from superluigi.targets.store import MAX_COUNTED, MAX_DIGESTED_BYTES, MAX_NAMED, Glimpse, Present, Seen, Shape, Written
+from superluigi.targets.store import (
+    MAX_COUNTED,
+    MAX_DIGESTED_BYTES,
+    MAX_NAMED,
+    Glimpse,
+    Present,
+    Seen,
+    Shape,
+    Written,
+    seen_without_data,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from superluigi.targets.metadata import Metadata
 
-_INSIDE_NAME = ".metadata.json"
 _MARKER_SUFFIX = ".intent"
 _MAX_NAME_BYTES = 255
 _MAX_RECORDED = 1 << 16
@@ -155,7 +166,7 @@ class LocalStore:
     def _write(self, data: bytes, staging: Path) -> None:
         if self.metadata_path.parent != self.path.parent:
             self.metadata_path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_atomically(self.metadata_path, data, staging)
+        files.write_atomically(self.metadata_path, data, staging=staging)
 
     @contextlib.contextmanager
     def reading(self, *, force: bool = False) -> Iterator[Present]:  # noqa: ARG002  (there is no copy to renew)
@@ -169,16 +180,14 @@ class LocalStore:
         """Give the record of the present data; reads them only if their sizes or times are not as recorded."""
         if self.exists():
             return self._own_record()
-        stored = self.stored_record()
-        return stored if stored is not None and metadata.REMOVED in stored else None
+        return seen_without_data(self.stored_record()).record
 
     def look(self) -> Seen:
         """Give what is there; reads the data only if their sizes or times are not as recorded."""
         found = self._present()  # first, as what is put right here may change the record
         stored = self.stored_record()
         if found is None:
-            is_removed = stored is not None and metadata.REMOVED in stored
-            return Seen(None, stored if is_removed else None, None if is_removed else stored)
+            return seen_without_data(stored)
         own = self._own_record(stored, found)
         recorded = own.get("output") if own is not None else None
         if isinstance(recorded, dict) and "fingerprint" in recorded:  # it is of the data, or it would not be their own
@@ -190,8 +199,7 @@ class LocalStore:
         stored = self.stored_record()
         found = self._present(heals=False)
         if found is None:
-            is_removed = stored is not None and metadata.REMOVED in stored
-            return Glimpse(exists=False, record=stored if is_removed else None)
+            return Glimpse(exists=False, record=seen_without_data(stored).record)
         if self.shape is Shape.FILE:
             sizes, has_more = [("", found.st_size)], False
         else:
@@ -431,7 +439,7 @@ class LocalFolderTarget(LocalFileTarget):
             problem = f"is deep inside {str(self._path)!r}, which is replaced whole"
             raise InvalidNameError(str(metadata_path), problem, "Let the record lie beside it, or directly in it.")
         if metadata_inside_folder:
-            self._metadata_path = self._path / _INSIDE_NAME
+            self._metadata_path = self._path / RECORD_SUFFIX
         self.metadata_contents_limit = metadata_contents_limit
 
     @property
@@ -445,7 +453,7 @@ def _checked(path: str | os.PathLike[str]) -> Path:
     way_out = "Give the path of a file or folder, such as 'data/features.csv'."
     if "\0" in text:
         raise InvalidNameError(text, "holds a NUL character", way_out)
-    if text.startswith("s3://"):
+    if is_address(text):
         raise InvalidNameError(text, "is an address in S3, not a local path", "Use S3ObjectTarget or S3PrefixTarget.")
     try:
         checked = Path(text).expanduser() if text.startswith("~") else Path(text)
@@ -459,7 +467,7 @@ def _checked(path: str | os.PathLike[str]) -> Path:
 
 
 def _beside(path: Path) -> Path:
-    name = f"{path.name}.metadata.json"
+    name = f"{path.name}{RECORD_SUFFIX}"
     if len(os.fsencode(name)) > _MAX_NAME_BYTES:
-        name = f"{hashlib.sha256(os.fsencode(path.name)).hexdigest()}.metadata.json"
+        name = f"{hashlib.sha256(os.fsencode(path.name)).hexdigest()}{RECORD_SUFFIX}"
     return path.with_name(name)

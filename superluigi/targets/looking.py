@@ -16,7 +16,8 @@ from superluigi.storage.concurrency import run_all
 from superluigi.storage.looks import Glance, look_again, look_at
 from superluigi.storage.s3 import ObjectFacts
 from superluigi.targets import metadata
-from superluigi.targets.s3 import S3ObjectStore, S3PrefixStore, s3_store
+from superluigi.targets.s3 import s3_store
+from superluigi.targets.s3_store import S3ObjectStore, S3PrefixStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

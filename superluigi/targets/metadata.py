@@ -21,6 +21,7 @@ from superluigi.errors import MetadataError
 
 Metadata = dict[str, Any]
 
+RECORD_SUFFIX = ".metadata.json"  # of the name of a record; of one that lies in the folder itself it is the name
 REMOVED = "removed_time"  # the field of a record that outlives its data: when they were removed
 
 # The fields of `provenance.build` and of what is added to records later; all others are the user's own metadata.

@@ -1,486 +1,26 @@
-"""Targets in S3: one object, or all objects under a prefix, each with a local copy.
+"""Targets in S3: one object, or all objects under a prefix.
 
-An object changes by one PUT, which carries the run's id and the digest of the bytes, so that a record that is
-not the object's own is recognised. A prefix cannot change in one step: an intent marker stands in it while it is
-written, and a prefix with a marker does not exist. The invariant: bytes that were not published are never in the
-local copy, and the copy is served only while the remote's fingerprint is the one recorded with it.
+What is done there is in `s3_store`. The invariant: a target is its names; making one asks nobody.
 """
 
 from __future__ import annotations
 
-import contextlib
-import re
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from superluigi.errors import InvalidNameError, StorageError, TargetNotFoundError, TargetShapeError
-from superluigi.storage import files, known, processes, transfers, workplace
-from superluigi.storage.cache import CacheEntry, default_root, readable_name
-from superluigi.storage.known import Known
-from superluigi.storage.s3 import DIGEST_HEADER, Bucket, ObjectFacts, check_upload_options, etag_of
-from superluigi.storage.s3_leases import S3Lease
-from superluigi.targets import metadata
+from superluigi.errors import InvalidNameError
+from superluigi.storage.addresses import address_of, checked_bucket, checked_key
+from superluigi.storage.cache import readable_name
+from superluigi.storage.s3 import Bucket
 from superluigi.targets.base import Target
-from superluigi.targets.foresight import Question, answer, look_ahead
-from superluigi.targets.store import MAX_NAMED, Glimpse, Present, Seen, Shape, Written
+from superluigi.targets.foresight import Question, look_ahead
+from superluigi.targets.metadata import RECORD_SUFFIX
+from superluigi.targets.s3_store import S3ObjectStore, S3PrefixStore
+from superluigi.targets.store import Shape
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from superluigi.targets.metadata import Metadata
-
-_INSIDE_NAME = ".metadata.json"
-_MARKER_SUFFIX = ".superluigi-intent"
-_LEASE_SUFFIX = ".superluigi-lease"
-UNFINISHED_NAME = ".superluigi-unfinished"
-_RUN_ID = "superluigi-run-id"
-_MAX_KEY_BYTES = 1024
-_DOWNLOADS = 3
-_KEYS_OF_A_PAGE = 1000
-_BUCKET = r"arn:[\w:/.-]+|[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]"
-
-
-@dataclass(frozen=True)
-class _S3Store:
-    """What objects and prefixes have in common: buckets, the record, the marker, the staging."""
-
-    bucket: Bucket
-    key: str
-    metadata_bucket: Bucket
-    metadata_key: str
-    marker_key: str
-    local_root: Path | None
-    upload_options: Mapping[str, Any] = field(default_factory=dict)
-    changes_in_steps: ClassVar[bool] = False
-
-    @property
-    def address(self) -> str:
-        return f"s3://{self.bucket.name}/{self.key}"
-
-    def entry(self) -> CacheEntry:
-        """Give the place of the local copy. Makes the client, which knows the endpoint."""
-        root = self.local_root or default_root()
-        return CacheEntry(root, self.bucket.endpoint(), self.bucket.name, type(self).__name__, self.key)
-
-    @contextlib.contextmanager
-    def staging(self) -> Iterator[Path]:
-        """Yield an empty folder beside the local copies. Raises ConfigError for upload options that boto3 lacks."""
-        check_upload_options(self.upload_options)
-        with workplace.private_folder() as folder:
-            yield folder
-
-    def write_record(self, record: Metadata) -> None:
-        """Replace the record in one PUT."""
-        data = metadata.encode(record)
-        etag = self.metadata_bucket.put_bytes(self.metadata_key, data, self.upload_options)
-        known.remember(self.metadata_bucket, {self.metadata_key: Known(etag, data=data)})
-
-    def stamp(self) -> None:
-        """Give nothing: S3 tells the fingerprint."""
-
-    def stored_record(self) -> Metadata | None:
-        """Give the record as it lies there, be it of other data. One GET."""
-        data = self.metadata_bucket.get_bytes(self.metadata_key)
-        return None if data is None else metadata.decode(data)
-
-    def _let_stay(self, seen: Seen) -> None:
-        """Let the record of present data say that it outlives them; where there is none, that alone is what stays."""
-        if seen.fingerprint is not None:
-            record = metadata.removed(seen.record or {})
-            self.metadata_bucket.put_bytes(self.metadata_key, record, self.upload_options)
-
-    def mark(self, run: str) -> None:
-        """Put the marker."""
-        self.bucket.put_bytes(self.marker_key, run.encode(), self.upload_options)
-
-    def unmark(self) -> None:
-        """Take the marker away."""
-        self.bucket.delete([self.marker_key])
-
-    def is_marked(self) -> bool:
-        """Say whether the marker stands. One HEAD."""
-        told = answer(self.bucket, self.marker_key)
-        return self.bucket.has(self.marker_key) if told is None else told
-
-    def is_unfinished_by(self, run: str) -> bool:
-        """Say whether the marker stands and is this run's. One GET."""
-        return self.bucket.get_bytes(self.marker_key) == run.encode()
-
-    def lease(self) -> S3Lease:
-        """Give the lease that is an object beside the data."""
-        return S3Lease(self.bucket, f"{self.key.removesuffix('/')}{_LEASE_SUFFIX}", self.upload_options)
-
-    def heal(self) -> None:
-        """Do nothing: what was staged lies in the run's private folder."""
-
-
-class S3ObjectStore(_S3Store):
-    """One object."""
-
-    def exists(self) -> bool:
-        """Say whether the object is there. One HEAD."""
-        told = answer(self.bucket, self.key)
-        return self.bucket.has(self.key) if told is None else told
-
-    def publish(self, written: Written, record: Metadata | None) -> None:
-        """Put the record, then the object in one step; the new record holds the old one, should the second fail."""
-        facts = {DIGEST_HEADER: written.fingerprint}
-        with processes.lock(self.address):
-            if record is not None:
-                facts[_RUN_ID] = str(record.get("run_id", ""))
-                present = self.bucket.head(self.key)
-                own = None if present is None else self._own_record(present, self.stored_record())
-                self.write_record({**record, "superseded": own} if own else record)
-            user_metadata = {**self.upload_options.get("Metadata", {}), **facts}
-            options = {**self.upload_options, "Metadata": user_metadata}
-            etag = transfers.upload(self.bucket, {self.key: written.path}, options)[self.key]
-            known.remember(self.bucket, {self.key: Known(etag, user_metadata)})
-            if record is None:  # the former record is not that of the new object, and is recognised until it is gone
-                self.metadata_bucket.delete([self.metadata_key])
-        self.entry().adopt(written.path, etag, written.size_bytes)
-
-    def read_record(self) -> Metadata | None:
-        """Give the record of the present object. One HEAD, one GET."""
-        return self.look().record
-
-    def look(self) -> Seen:
-        """Give what is there. One HEAD, one GET."""
-        return self.seen(self.bucket.head(self.key), self.stored_record())
-
-    def seen(self, present: ObjectFacts | None, stored: Metadata | None) -> Seen:
-        """Give what is there, if this is what S3 has told of the object and its record."""
-        if present is None:
-            return _seen_without_data(stored)
-        own = self._own_record(present, stored)
-        return Seen(_fingerprint_of(present), own, None if own is not None else stored)
-
-    def glimpse(self) -> Glimpse:
-        """Give what a picture shows. One HEAD, one GET."""
-        present, stored = self.bucket.head(self.key), self.stored_record()
-        if present is None:
-            return Glimpse(exists=False, record=_seen_without_data(stored).record)
-        entry = self.entry()
-        return Glimpse(
-            exists=True,
-            size_bytes=present.size_bytes,
-            fingerprint=_fingerprint_of(present),
-            record=self._own_record(present, stored),
-            copy=entry.path if entry.is_fresh(present.etag) else None,
-        )
-
-    def _own_record(self, present: ObjectFacts, stored: Metadata | None) -> Metadata | None:
-        """Give the record of the present object among what is stored, and what that replaced."""
-        if stored is None:
-            return None
-        for candidate in (stored, stored.get("superseded")):
-            if isinstance(candidate, dict) and _is_of(candidate, present):
-                return {name: value for name, value in candidate.items() if name != "superseded"}
-        return None
-
-    def fingerprint(self) -> str:
-        """Give the digest that was put with the object, else its ETag. One HEAD."""
-        return _fingerprint_of(self._head())
-
-    def bytes_to_fetch(self) -> int | None:
-        """Give the size of the object, 0 if there is a fresh copy. One HEAD."""
-        present = self.bucket.head(self.key)
-        if present is None:
-            return None
-        return 0 if self.entry().is_fresh(present.etag) else present.size_bytes
-
-    @contextlib.contextmanager
-    def reading(self, *, force: bool = False) -> Iterator[Present]:
-        """Yield the local copy, made now if there is no fresh one. One HEAD, and one GET if it has to be made."""
-        present = self._head()
-
-        def fetch(path: Path) -> str:
-            nonlocal present
-            for _ in range(_DOWNLOADS):
-                if transfers.download(self.bucket, [(present, path)]):
-                    return present.etag
-                present = self._head()  # it was replaced between HEAD and GET, or the connection damages data
-            raise _changing(self.address)
-
-        with self.entry().reading(present.etag, present.size_bytes, fetch, force=force) as copy:
-            yield Present(copy, lambda: _fingerprint_of(present))
-
-    def _head(self) -> ObjectFacts:
-        present = self.bucket.head(self.key)
-        if present is None:
-            raise self._missing()
-        return present
-
-    def _missing(self) -> Exception:
-        """Say what is there instead. One listing."""
-        below = list(self.bucket.listing(f"{self.key}/", limit=1000))
-        if not below:
-            return TargetNotFoundError.at(self.address)
-        count = f"{len(below)}{' or more' if len(below) == 1000 else ''}"
-        message = (
-            f"{self.address} is a prefix holding {count} objects, but S3ObjectTarget expects one object. "
-            "Use S3PrefixTarget, or name the object in full."
-        )
-        return TargetShapeError(message)
-
-    def discard(self, *, keep_record: bool = False) -> None:
-        """Delete the object, then the record."""
-        if keep_record:
-            self._let_stay(self.look())
-        self.bucket.delete([self.key])
-        if not keep_record:
-            self.metadata_bucket.delete([self.metadata_key])
-        self.unmark()
-        self.entry().forget()
-
-
-class S3PrefixStore(_S3Store):
-    """All objects under a prefix; `key` ends in a slash."""
-
-    changes_in_steps = True
-
-    def exists(self) -> bool:
-        """Say whether there is an object, and no marker. One listing of the first thousand keys."""
-        told = answer(self.bucket, self.key)
-        if told is not None:
-            return told
-        found = False
-        for item in self.bucket.listing(self.key):
-            if item.key == self._unfinished_key:
-                return False
-            found = found or self._is_data(item)
-            if found and item.key > self._unfinished_key:
-                break
-        return found
-
-    @property
-    def _unfinished_key(self) -> str:
-        """The object that stands in the prefix while it is written."""
-        return f"{self.key}{UNFINISHED_NAME}"
-
-    def is_unfinished_by(self, run: str) -> bool:
-        """Say whether this run marked the prefix, or began to write it, and did not end. Up to two GETs."""
-        return super().is_unfinished_by(run) or self.bucket.get_bytes(self._unfinished_key) == run.encode()
-
-    def _is_data(self, item: ObjectFacts) -> bool:
-        is_record = item.key == self.metadata_key and self.bucket.name == self.metadata_bucket.name
-        return not (is_record or item.key == self._unfinished_key or item.key.endswith("/"))
-
-    def _present(self) -> list[ObjectFacts]:
-        """List the objects.
-
-        Raises:
-            TargetNotFoundError: there are none, or they are half-written.
-            TargetShapeError: an object bears the name of the prefix.
-        """
-        items = list(self.bucket.listing(self.key))
-        present = [item for item in items if self._is_data(item)]
-        if not present or any(item.key == self._unfinished_key for item in items):
-            raise self._missing()
-        return present
-
-    def _entries(self, items: list[ObjectFacts]) -> list[files.Entry]:
-        names = [item.key.removeprefix(self.key) for item in items]
-        files.check_names(names, self.address)
-        return [files.Entry(name, item.size_bytes, item.etag) for name, item in zip(names, items, strict=True)]
-
-    def publish(self, written: Written, record: Metadata | None) -> None:
-        """Between setting and removing the marker: upload what changed, delete what is superfluous, put the record."""
-        local = dict(files.files_in(written.path))
-        files.check_names(local, self.address)
-        for name in local:
-            _checked_key(f"{self.key}{name}")
-        with processes.lock(self.address):
-            run = "" if record is None else str(record.get("run_id", ""))
-            self.bucket.put_bytes(self._unfinished_key, run.encode(), self.upload_options)
-            remote = {item.key: item.etag for item in self.bucket.listing(self.key) if self._is_data(item)}
-            if record is None:
-                self.metadata_bucket.delete([self.metadata_key])
-            unchanged: dict[str, str] = {}
-            changed: dict[str, Path] = {}
-            for name, path in local.items():
-                key = f"{self.key}{name}"
-                etag = remote.pop(key, None)
-                if etag is not None and etag == etag_of(path):
-                    unchanged[key] = etag
-                else:
-                    changed[key] = path
-            sent = {**unchanged, **transfers.upload(self.bucket, changed, self.upload_options)}
-            self.bucket.delete(remote)
-            present = self._entries(self._listed())
-            fingerprint = files.digest_of_entries(present)
-            if record is not None:
-                self.write_record({**record, "output": {**record["output"], "fingerprint": fingerprint}})
-            self.bucket.delete([self._unfinished_key])
-        is_ours_alone = {f"{self.key}{entry.name}": entry.digest for entry in present} == sent
-        if is_ours_alone:  # nobody else has written there meanwhile
-            self.entry().adopt(written.path, fingerprint, written.size_bytes)
-
-    def _listed(self) -> list[ObjectFacts]:
-        return [item for item in self.bucket.listing(self.key) if self._is_data(item)]
-
-    def _fingerprint_of(self, items: list[ObjectFacts]) -> str:
-        return files.digest_of_entries(self._entries(items))
-
-    def read_record(self) -> Metadata | None:
-        """Give the record of the present objects. One listing, one GET."""
-        return self.look().record
-
-    def look(self) -> Seen:
-        """Give what is there. One listing, one GET."""
-        return self.seen(list(self.bucket.listing(self.key)), self.stored_record())
-
-    def seen(self, items: list[ObjectFacts], stored: Metadata | None) -> Seen:
-        """Give what is there, if this is what S3 has told of the objects and their record."""
-        data = [item for item in items if self._is_data(item)]
-        if not data or any(item.key == self._unfinished_key for item in items):
-            return Seen(None, stray=stored) if data else _seen_without_data(stored)
-        fingerprint = self._fingerprint_of(data)
-        output = None if stored is None else stored.get("output")
-        # A record that was written by hand names no data.
-        is_own = not isinstance(output, dict) or output.get("fingerprint", fingerprint) == fingerprint
-        return Seen(fingerprint, stored, None) if is_own else Seen(fingerprint, None, stored)
-
-    def glimpse(self) -> Glimpse:
-        """Give what a picture shows. One listing of the first thousand keys, one GET."""
-        items = list(self.bucket.listing(self.key, limit=_KEYS_OF_A_PAGE))
-        has_more = len(items) == _KEYS_OF_A_PAGE
-        seen = self.seen(items, self.stored_record())
-        sizes = [(item.key.removeprefix(self.key), item.size_bytes) for item in items if self._is_data(item)]
-        if seen.fingerprint is None:
-            return Glimpse(exists=False, record=seen.record)
-        return Glimpse(
-            exists=True,
-            size_bytes=sum(size for _, size in sizes),
-            fingerprint=None if has_more else seen.fingerprint,
-            record=None if has_more else seen.record,
-            contents=tuple(sizes[:MAX_NAMED]),
-            files=len(sizes),
-            has_more=has_more,
-        )
-
-    def fingerprint(self) -> str:
-        """Give one digest over names, sizes and ETags. One listing."""
-        return self._fingerprint_of(self._present())
-
-    def bytes_to_fetch(self) -> int | None:
-        """Give the size of the objects, 0 if there are fresh copies. One listing."""
-        items = list(self.bucket.listing(self.key))
-        present = [item for item in items if self._is_data(item)]
-        if not present or any(item.key == self._unfinished_key for item in items):
-            return None
-        is_fresh = self.entry().is_fresh(self._fingerprint_of(present))
-        return 0 if is_fresh else sum(item.size_bytes for item in present)
-
-    @contextlib.contextmanager
-    def reading(self, *, force: bool = False) -> Iterator[Present]:
-        """Yield the local copy, made now if there is no fresh one. One listing, and a GET per object."""
-        present = self._present()
-        fingerprint = self._fingerprint_of(present)
-
-        def fetch(folder: Path) -> str:
-            nonlocal present, fingerprint
-            for _ in range(_DOWNLOADS):
-                if self._downloaded(folder, present):
-                    return fingerprint
-                files.discard(folder)
-                present = self._present()  # it was replaced between listing and GETs, or the connection damages data
-                fingerprint = self._fingerprint_of(present)
-            raise _changing(self.address)
-
-        size_bytes = sum(item.size_bytes for item in present)
-        with self.entry().reading(fingerprint, size_bytes, fetch, force=force) as copy:
-            yield Present(copy, lambda: fingerprint)
-
-    def _downloaded(self, folder: Path, items: list[ObjectFacts]) -> bool:
-        """Download all objects; say whether they are those that the listing told of."""
-        destinations = [(item, folder / item.key.removeprefix(self.key)) for item in items]
-        for parent in {path.parent for _, path in destinations}:
-            parent.mkdir(parents=True, exist_ok=True)
-        try:
-            return transfers.download(self.bucket, destinations)
-        except TargetNotFoundError:
-            return False
-
-    def _missing(self) -> Exception:
-        """Say what is there instead. Up to two HEADs."""
-        if self.bucket.head(self._unfinished_key) is not None:
-            message = f"{self.address} is half-written: an upload broke off or is under way. Run its task again."
-            return TargetNotFoundError(message)
-        name = self.key.rstrip("/")
-        if self.bucket.head(name) is None:
-            return TargetNotFoundError.at(self.address)
-        message = (
-            f"s3://{self.bucket.name}/{name} is one object, but S3PrefixTarget expects a prefix. Use S3ObjectTarget."
-        )
-        return TargetShapeError(message)
-
-    def discard(self, *, keep_record: bool = False) -> None:
-        """Delete the objects, then the record; a marker stands meanwhile: half of the objects must not count."""
-        if keep_record:
-            self._let_stay(self.look())
-        if objects := self._listed():
-            self.bucket.put_bytes(self._unfinished_key, b"", self.upload_options)
-        self.bucket.delete(item.key for item in objects)
-        if not keep_record:
-            self.metadata_bucket.delete([self.metadata_key])
-        self.bucket.delete([self._unfinished_key, self.marker_key])
-        self.entry().forget()
-
-
-def ask_together(targets: Iterable[Target], guards: Iterable[Target]) -> None:
-    """Find out which targets in S3 exist, and which of the guards are marked; others are passed over.
-
-    For use within `foresight`: `exists()` and `is_marked()` then find the answers. One alone is not asked.
-    """
-    stores = [target.store for target in targets if isinstance(target, _S3Target)]
-    objects: list[Question] = [(store.bucket, store.key) for store in stores if isinstance(store, S3ObjectStore)]
-    marked = [guard.store for guard in guards if isinstance(guard, _S3Target)]
-    objects += [(store.bucket, store.marker_key) for store in marked]
-    prefixes = [store for store in stores if isinstance(store, S3PrefixStore)]
-    if len(objects) + len(prefixes) > 1:
-        look_ahead(objects, [((store.bucket, store.key), store.exists) for store in prefixes])
-
-
-def s3_store(target: object) -> S3ObjectStore | S3PrefixStore | None:
-    """Give the place in S3 of a target, None if it is elsewhere."""
-    return target.store if isinstance(target, _S3Target) else None
-
-
-def is_remote(target: object) -> bool:
-    """Say whether asking for the target takes a request."""
-    return isinstance(target, _S3Target)
-
-
-def _seen_without_data(stored: Metadata | None) -> Seen:
-    is_removed = stored is not None and metadata.REMOVED in stored
-    return Seen(None, stored, None) if is_removed else Seen(None, None, stored)
-
-
-def _fingerprint_of(present: ObjectFacts) -> str:
-    """Give the digest that was put with the object, else its ETag."""
-    return present.digest or f"etag:{present.etag}"
-
-
-def _is_of(record: Metadata, present: ObjectFacts) -> bool:
-    """Say whether a record is this object's own; one that was written by hand names no run."""
-    if "run_id" not in record:
-        return True
-    is_same_run = present.metadata.get(_RUN_ID, record["run_id"]) == record["run_id"]
-    output = record.get("output")
-    fingerprint = output.get("fingerprint") if isinstance(output, dict) else None
-    return bool(is_same_run and fingerprint == _fingerprint_of(present))
-
-
-def _changing(address: str) -> StorageError:
-    return StorageError(
-        "GetObject",
-        address,
-        "other bytes arrive than S3 told of",
-        "Something replaces the data again and again, or the connection damages them. Run again.",
-        tries=_DOWNLOADS,
-    )
+    from collections.abc import Iterable, Mapping
 
 
 class _S3Target(Target):
@@ -492,19 +32,18 @@ class _S3Target(Target):
     _key: str
     _metadata_bucket: Bucket
     _metadata_key: str
-    _marker_key: str
     _local_root: Path | None
     _upload_options: Mapping[str, Any]
 
     @property
     def path(self) -> str:
         """The `s3://` address."""
-        return f"s3://{self._bucket.name}/{self._key}"
+        return address_of(self._bucket.name, self._key)
 
     @property
     def metadata_path(self) -> str:
         """The `s3://` address of the record."""
-        return f"s3://{self._metadata_bucket.name}/{self._metadata_key}"
+        return address_of(self._metadata_bucket.name, self._metadata_key)
 
     @property
     def name(self) -> str:
@@ -519,7 +58,6 @@ class _S3Target(Target):
             self._key,
             self._metadata_bucket,
             self._metadata_key,
-            self._marker_key,
             self._local_root,
             self._upload_options,
         )
@@ -571,16 +109,15 @@ class S3ObjectTarget(_S3Target):
         **client_options: Any,
     ) -> None:
         self._upload_options = dict(upload_options or {})
-        self._key = _checked_key(object_key)
+        self._key = checked_key(object_key)
         if object_key.endswith("/"):
             raise InvalidNameError(object_key, "ends in a slash and so names a prefix", "Use S3PrefixTarget.")
-        self._bucket = Bucket(_checked_bucket(bucket), role_arn, client_options)
-        self._metadata_bucket = Bucket(_checked_bucket(metadata_bucket or bucket), role_arn, client_options)
-        self._metadata_key = _checked_key(metadata_object_key or f"{object_key}.metadata.json")
+        self._bucket = Bucket(checked_bucket(bucket), role_arn, client_options)
+        self._metadata_bucket = Bucket(checked_bucket(metadata_bucket or bucket), role_arn, client_options)
+        self._metadata_key = checked_key(metadata_object_key or f"{object_key}{RECORD_SUFFIX}")
         if (self._metadata_bucket.name, self._metadata_key) == (bucket, object_key):
             way_out = "Leave metadata_object_key out, or give another."
             raise InvalidNameError(object_key, "is the key of the data and of their record", way_out)
-        self._marker_key = f"{object_key}{_MARKER_SUFFIX}"
         self._local_root = None if local_root is None else Path(local_root).expanduser().absolute()
 
 
@@ -620,39 +157,35 @@ class S3PrefixTarget(_S3Target):
         if metadata_inside_prefix and (metadata_bucket or metadata_object_key):
             problem, way_out = "is given together with metadata_inside_prefix", "Give one of the two."
             raise InvalidNameError(str(metadata_object_key or metadata_bucket), problem, way_out)
-        name = _checked_key(prefix).removesuffix("/")
-        self._key = f"{_checked_key(name)}/"
-        self._bucket = Bucket(_checked_bucket(bucket), role_arn, client_options)
-        self._metadata_bucket = Bucket(_checked_bucket(metadata_bucket or bucket), role_arn, client_options)
-        inside, beside = f"{self._key}{_INSIDE_NAME}", f"{name}.metadata.json"
-        self._metadata_key = inside if metadata_inside_prefix else _checked_key(metadata_object_key or beside)
-        self._marker_key = f"{name}{_MARKER_SUFFIX}"
+        name = checked_key(prefix).removesuffix("/")
+        self._key = f"{checked_key(name)}/"
+        self._bucket = Bucket(checked_bucket(bucket), role_arn, client_options)
+        self._metadata_bucket = Bucket(checked_bucket(metadata_bucket or bucket), role_arn, client_options)
+        inside, beside = f"{self._key}{RECORD_SUFFIX}", f"{name}{RECORD_SUFFIX}"
+        self._metadata_key = inside if metadata_inside_prefix else checked_key(metadata_object_key or beside)
         self._local_root = None if local_root is None else Path(local_root).expanduser().absolute()
         self.metadata_contents_limit = metadata_contents_limit
 
 
-def _checked_bucket(bucket: object) -> str:
-    if isinstance(bucket, str) and re.fullmatch(_BUCKET, bucket) and ".." not in bucket:
-        return bucket
-    way_out = "Give its bare name, such as 'my-bucket', or the ARN of an access point."
-    raise InvalidNameError(str(bucket), "cannot be the name of a bucket", way_out)
+def ask_together(targets: Iterable[Target], guards: Iterable[Target]) -> None:
+    """Find out which targets in S3 exist, and which of the guards are marked; others are passed over.
+
+    For use within `foresight`: `exists()` and `is_marked()` then find the answers. One alone is not asked.
+    """
+    stores = [target.store for target in targets if isinstance(target, _S3Target)]
+    objects: list[Question] = [(store.bucket, store.key) for store in stores if isinstance(store, S3ObjectStore)]
+    marked = [guard.store for guard in guards if isinstance(guard, _S3Target)]
+    objects += [(store.bucket, store.marker_key) for store in marked]
+    prefixes = [store for store in stores if isinstance(store, S3PrefixStore)]
+    if len(objects) + len(prefixes) > 1:
+        look_ahead(objects, [((store.bucket, store.key), store.exists) for store in prefixes])
 
 
-def _checked_key(key: object) -> str:
-    """Give the key if S3 can hold it and a local copy of it can be told from that of every other key."""
-    way_out = "Give a key such as 'data/features.csv'."
-    if not isinstance(key, str) or not key.strip("/ "):
-        raise InvalidNameError(str(key), "is an empty key", way_out)
-    if key.startswith("s3://"):
-        raise InvalidNameError(key, "is an address, not a key", "Give bucket and key as two arguments.")
-    if key.startswith("/"):
-        raise InvalidNameError(key, "is an absolute key", f"Leave out the slash at its start: {key.lstrip('/')!r}.")
-    if "\0" in key:
-        raise InvalidNameError(key, "holds a NUL character", way_out)
-    try:
-        length = len(key.encode())
-    except UnicodeEncodeError:
-        raise InvalidNameError(key, "cannot be written as UTF-8", way_out) from None
-    if length > _MAX_KEY_BYTES:
-        raise InvalidNameError(key, f"has {length} bytes, but S3 allows {_MAX_KEY_BYTES}", "Shorten it.")
-    return key
+def s3_store(target: object) -> S3ObjectStore | S3PrefixStore | None:
+    """Give the place in S3 of a target, None if it is elsewhere."""
+    return target.store if isinstance(target, _S3Target) else None
+
+
+def is_remote(target: object) -> bool:
+    """Say whether asking for the target takes a request."""
+    return isinstance(target, _S3Target)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from superluigi.storage import files
+from superluigi.targets.metadata import REMOVED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,6 +87,12 @@ class Seen:
     fingerprint: str | None
     record: Metadata | None = None
     stray: Metadata | None = None
+
+
+def seen_without_data(stored: Metadata | None) -> Seen:
+    """Give what is found where there are no data, but perhaps a record."""
+    is_removed = stored is not None and REMOVED in stored
+    return Seen(None, stored if is_removed else None, None if is_removed else stored)
 
 
 @dataclass(frozen=True, slots=True)
