@@ -183,6 +183,7 @@ def run_task(
     )
     page = _page(report, dry_run=dry_run)
     with configuration.applied(config, config_file, runs_in_pool=executor is not None), _logging(log_level):
+        configuration.check()
         roots = _roots(task)
         unregister_former()
         _warn_of_former(roots)
