@@ -107,7 +107,8 @@ class Drawing(abc.ABC):
     def save(self, path: str | Path, *, form: str | None = None) -> Path:
         """Write it to a file in one step, in the form that the name says: .html, .svg, .png, .pdf, .mmd, .dot, ...
 
-        `form` says it where the name does not: text, mermaid, dot, html, json, svg, png or pdf.
+        Its folder is made if it is not there. `form` says the form where the name does not: text, mermaid, dot, html,
+        json, svg, png or pdf.
 
         Raises:
             ConfigError: neither says it.
@@ -119,6 +120,7 @@ class Drawing(abc.ABC):
         path = Path(path)
         data = self.drawn(form or form_of(path))
         with files.translated("write", path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             staged = path.with_name(f".{path.name}.{os.getpid()}.partial")
             try:
                 staged.write_bytes(data)
