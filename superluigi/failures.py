@@ -235,7 +235,7 @@ def _inputs(task: luigi.Task, read: Any) -> Iterator[FailureInput]:
         for role, upstream in dag.required(task):
             for place, target in dag.leaves(dag.output(upstream)):
                 name = ".".join(str(part) for part in (*role, *place) if part is not None)
-                yield FailureInput(name, str(getattr(target, "path", target)))
+                yield FailureInput(name, dag.place_of(target))
     except Exception:  # noqa: BLE001  (the user's requires() and output() may fail, and perhaps this is the failure)
         return
 

@@ -488,7 +488,7 @@ class _Now:
 
     @property
     def path(self) -> str:
-        return str(getattr(self.target, "path", self.target))
+        return dag.place_of(self.target)
 
 
 def _flattened(nested: Any) -> Iterator[_Recorded]:

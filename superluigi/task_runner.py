@@ -516,7 +516,7 @@ def _output_paths(task: luigi.Task, kept: memory.Memory, *, as_local: bool, forc
             return target.download(force_local_download=force)
         if isinstance(target, Target):
             return target.path
-        path = getattr(target, "path", None)
+        path = dag.path_of(target)
         if isinstance(target, luigi.LocalTarget):
             return Path(str(path))
         return target if path is None else str(path)
