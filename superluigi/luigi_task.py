@@ -98,11 +98,7 @@ if TYPE_CHECKING:
         @classmethod
         def bulk_complete(cls, parameter_tuples: Any) -> Iterable[Any]: ...
 
-    class LuigiExternalTask(LuigiTask):
-        """Luigi's task for data that are made elsewhere."""
-
 else:
     LuigiTask = luigi.Task
-    LuigiExternalTask = luigi.ExternalTask
 
 AnyTask: TypeAlias = luigi.Task | LuigiTask

@@ -15,7 +15,7 @@ from luigi.worker import TaskProcess
 from superluigi import dag, identity
 from superluigi.errors import InvalidNameError, public_name
 from superluigi.execution import TaskRegister, own_target
-from superluigi.luigi_task import LuigiExternalTask, LuigiTask
+from superluigi.luigi_task import LuigiTask
 from superluigi.targets import LocalFileTarget, LocalFolderTarget, S3ObjectTarget, S3PrefixTarget, Target
 
 _LENT_BY_THE_WORKER = frozenset(TaskProcess.forward_reporter_attributes.values())
@@ -128,9 +128,7 @@ def _address(target: Target) -> str:
     return str(target.path)
 
 
-# Luigi's own is a base, or the name would stand for two classes that have nothing in common. Luigi calls such a name
-# ambiguous, and what goes through the names of all tasks fails then, as gokart does at each `dump`.
-class ExternalTask(Task, LuigiExternalTask):
+class ExternalTask(Task):
     """Data that are made elsewhere: `output()` says where, and there is no `run`."""
 
     run = None  # type: ignore[assignment]  # as in Luigi: there is nothing to run

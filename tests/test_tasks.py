@@ -185,12 +185,6 @@ def test_external_takes_paths_and_addresses(path, target_cls, expected):
     assert str(target.path) == expected
 
 
-@pytest.mark.parametrize("cls", [Task, ExternalTask])
-def test_a_class_that_bears_the_name_of_one_of_luigis_leaves_the_name_to_be_found(cls):
-    assert issubclass(cls, getattr(luigi, cls.__name__))
-    assert Register.get_task_cls(cls.__name__) is cls
-
-
 @pytest.mark.parametrize("address", ["s3://bucket", "s3://bucket/", "s3://"])
 def test_external_refuses_an_address_without_a_key(address):
     with pytest.raises(InvalidNameError, match="names a bucket, not data"):
