@@ -95,6 +95,10 @@ class Lineage(Drawing):
     root: Ancestor
     nodes: tuple[Ancestor, ...]
 
+    def __repr__(self) -> str:
+        """Give the tree: it is asked for to be read."""
+        return str(self)
+
     def by_key(self) -> dict[str, Ancestor]:
         """Give the nodes by the keys that links name, in their order."""
         return {node.key: node for node in self.nodes}

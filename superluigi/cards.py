@@ -141,7 +141,7 @@ class _Card:
     def _of_output(self, role: dag.Role, target: Any) -> tuple[list[tuple[str, str]], list[Markup]]:
         """Give the facts of one output, and what stands below them: its first rows, and its record."""
         own = own_target(target)
-        place = self._asked(lambda: str(getattr(target, "path", target) if own is None else own.path))
+        place = self._asked(lambda: dag.place_of(target) if own is None else str(own.path))
         name = markup.beside(markup.said(_role(role), kind="role"), markup.said(place, kind="path"))
         seen = self._asked(target.exists if own is None else own.store.glimpse)
         if not isinstance(seen, Glimpse):

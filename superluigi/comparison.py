@@ -75,6 +75,10 @@ class Difference:
                 lines.append(f"      by way of {_way(cause.route)}")
         return "\n".join(lines)
 
+    def __repr__(self) -> str:
+        """Give these lines: it is asked for to be read."""
+        return str(self)
+
     def _repr_html_(self) -> str:
         head = ("what", "before", "after", "task", "where", "also at", "by way of")
         rows = [

@@ -135,6 +135,16 @@ def readers() -> dict[str, Callable[[], Any]]:
     }
 
 
+def check() -> None:
+    """Read every setting once, so that one that cannot be used is told before a run begins, not in the midst of it.
+
+    Raises:
+        ConfigError: one cannot be used.
+    """
+    for read in readers().values():
+        read()
+
+
 def _choice(key: str, default: str, choices: tuple[str, ...]) -> str:
     text = _text(key, default).strip().lower()
     if text not in choices:

@@ -42,6 +42,25 @@ def map_nested(function: Callable[[Any], Any], value: Any) -> Any:
     return function(value)
 
 
+def path_of(target: Any) -> Any:
+    """Give the path of a target of whatever kind, None if it has none; of gokart's it is a method."""
+    path = getattr(target, "path", None)
+    return path() if callable(path) else path
+
+
+def place_of(target: Any) -> str:
+    """Say where a target is, in the same words in every process: its path, else what it says of itself, else its kind.
+
+    What Python says of an object that says nothing is where it lies in memory; records would differ for no reason.
+    """
+    path = path_of(target)
+    if path is not None:
+        return str(path)
+    kind: Any = type(target)
+    says_nothing = kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__
+    return f"a {kind.__name__}" if says_nothing else str(target)
+
+
 def leaves(value: Any) -> Iterator[tuple[Role, Any]]:
     """Give every leaf of a nested value with its role: the dict keys and positions that lead to it.
 

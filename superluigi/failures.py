@@ -186,11 +186,16 @@ _LIBRARIES = (*_RUNNERS, *_spelled(sysconfig.get_paths()["stdlib"]))
 
 
 def _folder_of_package(task_cls: type) -> str | None:
-    """Give the folder of an installed package that the class is part of: there it is the user's own code."""
+    """Give the folder of an installed package that the class is part of: there it is the user's own code.
+
+    None for a class of this library or of Luigi, such as `External`: of those nothing is the user's own.
+    """
     package = task_cls.__module__.partition(".")
     module = sys.modules.get(package[0])
     file = getattr(module, "__file__", None)
-    return os.path.join(os.path.dirname(file), "") if file and hasattr(module, "__path__") else None
+    if not file or not hasattr(module, "__path__") or file.startswith(_RUNNERS):
+        return None
+    return os.path.join(os.path.dirname(file), "")
 
 
 def _with_source(frame: Frame, task: luigi.Task) -> Frame | None:
@@ -230,7 +235,7 @@ def _inputs(task: luigi.Task, read: Any) -> Iterator[FailureInput]:
         for role, upstream in dag.required(task):
             for place, target in dag.leaves(dag.output(upstream)):
                 name = ".".join(str(part) for part in (*role, *place) if part is not None)
-                yield FailureInput(name, str(getattr(target, "path", target)))
+                yield FailureInput(name, dag.place_of(target))
     except Exception:  # noqa: BLE001  (the user's requires() and output() may fail, and perhaps this is the failure)
         return
 

@@ -147,6 +147,10 @@ class Plan:
         """Give the counts."""
         return f"<Plan: {self._title()}>"
 
+    def _repr_pretty_(self, printer: Any, _cycle: object) -> None:
+        """Give IPython the table where it shows no HTML."""
+        printer.text(str(self))
+
     def _repr_html_(self) -> str:
         """Give the table for a notebook, with what is skipped."""
         shown = [planned for verdict in Verdict for planned in self.of(verdict)]

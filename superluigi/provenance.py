@@ -163,7 +163,7 @@ def describe_input(task: luigi.Task, target: Any, fingerprint: str | None, stamp
     The `stamp` is there for local data without a record, which are not read again as long as they bear it.
     """
     return {
-        "path": str(getattr(target, "path", target)),
+        "path": dag.place_of(target),
         "fingerprint": fingerprint,
         "task_family": task.get_task_family(),
         "task_id": task.task_id,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import luigi
 
-from superluigi import config
+from superluigi import config, dag
 from superluigi.errors import (
     InvalidNameError,
     StorageError,
@@ -163,7 +163,7 @@ def _text(given: object, function: str) -> str:
 
 
 def _path_of(target: luigi.Target) -> str:
-    return str(getattr(target, "path", ""))
+    return str(dag.path_of(target) or "")
 
 
 def _check_address(address: str) -> None:

@@ -56,6 +56,10 @@ class Verification:
         """Give a line for each thing that differs."""
         return "\n".join([self._title(), *(f"  {mismatch}" for mismatch in self.mismatches)])
 
+    def __repr__(self) -> str:
+        """Give these lines: it is asked for to be read."""
+        return str(self)
+
     def _repr_html_(self) -> str:
         return visuals.table(self._title(), ("what", "recorded", "found"), _cells(self.mismatches))
 
@@ -89,6 +93,10 @@ class Reproduction:
         if self.changes:
             lines += ["Since the output was made this has changed:", *(f"  {change}" for change in self.changes)]
         return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        """Give these lines: it is asked for to be read."""
+        return str(self)
 
     def _repr_html_(self) -> str:
         rows = [*_cells(self.mismatches), *_cells(self.changes)]

@@ -479,7 +479,7 @@ class _Now:
 
     @property
     def path(self) -> str:
-        return str(getattr(self.target, "path", self.target))
+        return dag.place_of(self.target)
 
 
 def _of_input(before: Input, target: Target, sight: Sight, *, may_be_missing: bool = True) -> Iterator[Reason]:

@@ -170,7 +170,7 @@ def _known(planned: Planned, sight: Sight) -> TaskFacts:
     outputs, record = [], None
     for target in dag.targets(task):
         seen = sight.found(own[id(target)]) if id(target) in own else None
-        outputs.append((str(getattr(target, "path", target)), None if seen is None else seen.fingerprint is not None))
+        outputs.append((dag.place_of(target), None if seen is None else seen.fingerprint is not None))
         record = record or (None if seen is None else seen.record)
     return TaskFacts(str(task.task_id), planned, public_params(task), tuple(outputs), record)
 

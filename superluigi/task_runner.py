@@ -184,6 +184,7 @@ def run_task(
     )
     page = _page(report, dry_run=dry_run)
     with configuration.applied(config, config_file, runs_in_pool=executor is not None), _logging(log_level):
+        configuration.check()
         roots = _roots(task)
         unregister_former()
         _warn_of_former(roots)
@@ -516,7 +517,7 @@ def _output_paths(task: luigi.Task, kept: memory.Memory, *, as_local: bool, forc
             return target.download(force_local_download=force)
         if isinstance(target, Target):
             return target.path
-        path = getattr(target, "path", None)
+        path = dag.path_of(target)
         if isinstance(target, luigi.LocalTarget):
             return Path(str(path))
         return target if path is None else str(path)

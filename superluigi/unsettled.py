@@ -149,7 +149,7 @@ def _fingerprint(target: Target | None, sight: Sight) -> str | None:
 
 def _place_of(target: Any) -> str:
     """Give an absolute path or address; of what has none its kind, as it has no fingerprint either."""
-    path = None if isinstance(target, PathlessTarget) else getattr(target, "path", None)
+    path = None if isinstance(target, PathlessTarget) else dag.path_of(target)
     if path is None:
         return f"a {type(target).__name__}"
     return str(path) if "://" in str(path) else os.path.abspath(str(path))

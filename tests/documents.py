@@ -47,7 +47,6 @@ _TIMEOUT_S = 120
 _FOREIGN = ("AWS_", "BOTO_", "COVERAGE_", "LUIGI_", "OPENLINEAGE_", "PYTEST_", "SUPERLUIGI_")
 _FENCE = re.compile(r'^```(\w+)(?: title="([\w./-]+)")?\n(.*?)^```$', flags=re.DOTALL | re.MULTILINE)
 _PRINTED = re.compile(r"^\s*(?:print|run_task)\(.*\)  # (.*)$", flags=re.MULTILINE)
-REWRITTEN = "ignore::pytest.PytestAssertRewriteWarning"  # its plugins were imported before the fork
 _PROMPT = re.compile(r"^\(Pdb\) (.*)$", flags=re.MULTILINE)
 _NEXT = "\x1e"  # printed where one block ends and the next goes on
 
@@ -286,9 +285,7 @@ def _do(kind: str, name: str, text: str, typed: str, folder: Path) -> tuple[int,
 
 def _action(kind: str, name: str, text: str) -> Callable[[], Any]:
     if kind == "test":
-        return lambda: __import__("pytest").main(
-            ["-q", "-p", "no:cacheprovider", "-W", REWRITTEN, "--rootdir", ".", name]
-        )
+        return lambda: __import__("pytest").main(["-q", "-p", "no:cacheprovider", "--rootdir", ".", name])
     if kind == "script":
         return lambda: _run_script([name])
     typed, tells_code, _ = text.partition("; echo $?")

@@ -26,7 +26,14 @@ from superluigi import (
     Task,
     TaskFailedError,
     TaskFailure,
+    diff,
+    lineage,
+    plan,
+    reproduce,
     run_task,
+    tree,
+    verify,
+    why,
 )
 from superluigi.targets import cards, store
 
@@ -521,3 +528,26 @@ def test_a_very_long_reason_and_traceback_are_cut() -> None:
     failure = TaskFailure(task="A()", reason="why\n" * 10_000, exception=None, traceback="x" * 1_000_000)
 
     assert len(TaskFailedError([failure], "")._repr_html_()) < 50_000
+
+
+# Where no HTML is shown
+
+
+class Word(AtomicTaskWithMetadata):
+    folder = Parameter(significant=False)
+
+    def output(self) -> LocalFileTarget:
+        return LocalFileTarget(f"{self.folder}/word.txt")
+
+    def run(self, output_path: Path) -> None:
+        output_path.write_text("word")
+
+
+@pytest.mark.parametrize("asked", [plan, tree, why, lineage, verify, reproduce, lambda path: diff(path, path)])
+def test_a_terminal_with_ipython_shows_what_print_does(asked: Any, tmp_path: Path) -> None:
+    pretty = pytest.importorskip("IPython.lib.pretty")
+    path = run_task(Word(folder=str(tmp_path)))
+
+    shown = asked(Word(folder=str(tmp_path)) if asked in {plan, tree, why} else path)
+
+    assert pretty.pretty(shown) == str(shown)

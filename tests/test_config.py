@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from luigi.configuration.toml_parser import LuigiTomlParser
 
-from superluigi import ConfigError, config, run_task
+from superluigi import ConfigError, LocalFileTarget, Task, config, run_task
 
 
 class Colour(enum.Enum):
@@ -591,6 +591,21 @@ def test_a_misspelt_setting_of_ours_is_an_error_that_names_the_nearest(source: s
         config.applied(*given),
     ):
         pass
+
+
+@pytest.mark.parametrize("key", sorted({*config.readers()} - {"local_data_dir", "scheduler_url"}))
+def test_a_setting_that_cannot_be_used_is_told_before_anything_runs(key: str, tmp_path: Path) -> None:
+    class Noted(Task):
+        def output(self) -> LocalFileTarget:
+            return LocalFileTarget(tmp_path / "noted.txt")
+
+        def run(self) -> None:
+            (tmp_path / "noted.txt").touch()
+
+    with pytest.raises(ConfigError, match=key):
+        run_task(Noted(), config={"superluigi": {key: "perhaps"}})
+
+    assert not (tmp_path / "noted.txt").exists()
 
 
 def test_what_is_like_no_setting_is_told_all_there_are() -> None:

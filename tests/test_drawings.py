@@ -83,6 +83,13 @@ def test_a_form_that_nobody_knows_is_refused_before_anything_is_written(name, fo
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_folder_of_a_file_is_made(tmp_path):
+    path = Picture(fan(2)).save(tmp_path / "pictures" / "of today" / "g.mmd")
+
+    assert path.read_text().startswith("flowchart")
+    assert [child.name for child in path.parent.iterdir()] == ["g.mmd"]
+
+
 def test_what_cannot_be_written_leaves_what_was_there(tmp_path):
     (tmp_path / "g.txt").mkdir()
 

@@ -193,6 +193,15 @@ def test_data_that_are_missing_are_told_without_a_way_into_a_debugger(tmp_path: 
     assert str(error) == "1 task failed:\n  External(path=gone.csv): is made elsewhere, and does not exist: gone.csv"
 
 
+def test_of_a_task_of_the_library_no_line_is_told_as_the_users_own(tmp_path: Path) -> None:
+    (tmp_path / "raw").touch()
+
+    (failure,) = failed(External(f"{tmp_path}/raw/")).failures
+
+    assert "TargetShapeError" in failure.reason
+    assert failure.frames == ()
+
+
 def test_of_many_failures_each_is_named_and_the_first_are_told_in_full(tmp_path: Path) -> None:
     tasks = [Speaking(folder=str(tmp_path / str(number))) for number in range(8)]
     for number in range(8):

@@ -430,6 +430,50 @@ def test_one_of_several_outputs_decides_for_all(tmp_path: Path, change: str) -> 
     assert (tmp_path / "right.txt").read_text() == "one"
 
 
+class Silent(luigi.Target):
+    """A target that has no path and says nothing of itself, such as those of Luigi for tables of a database."""
+
+    def exists(self) -> bool:
+        return True
+
+
+class Spoken(Silent):
+    """One whose path is a method, as gokart's."""
+
+    def path(self) -> str:
+        return "table/of/stations"
+
+
+class Tables(luigi.Task):
+    def output(self) -> Any:
+        return {"stations": Silent(), "hires": Silent(), "docks": Spoken()}
+
+
+class OfTables(AtomicTaskWithMetadata):
+    folder = luigi.Parameter(significant=False)
+
+    def requires(self) -> Any:
+        return Tables()
+
+    def output(self) -> LocalFileTarget:
+        return LocalFileTarget(f"{self.folder}/of_tables.txt")
+
+    def run(self, output_path: Path) -> None:
+        output_path.write_text("done")
+
+
+def test_inputs_that_are_no_files_are_the_same_inputs_the_next_time(tmp_path: Path) -> None:
+    run_task(OfTables(folder=str(tmp_path)))
+
+    record = OfTables(folder=str(tmp_path)).output().read_metadata()
+    assert {name: told["path"] for name, told in record["input"].items()} == {
+        "stations": "a Silent",
+        "hires": "a Silent",
+        "docks": "table/of/stations",
+    }
+    assert len(plan(OfTables(folder=str(tmp_path)), rerun_stale=True).of(Verdict.SKIP)) == 2
+
+
 def test_the_members_of_a_set_may_stand_in_whatever_order(tmp_path: Path) -> None:
     task = OfTwins(folder=str(tmp_path))
     run_task(task)

@@ -506,7 +506,8 @@ def test_without_pytest_the_server_works_all_the_same(tmp_path: Path) -> None:
 
 
 def test_the_fixture_gives_every_test_of_a_user_an_empty_server(tmp_path: Path) -> None:
-    (tmp_path / "conftest.py").write_text('pytest_plugins = ["superluigi.testing"]\n')
+    conftest = 'from superluigi.testing import embedded_s3\n\npytest_plugins = ["superluigi.testing"]\n'
+    (tmp_path / "conftest.py").write_text(conftest)
     (tmp_path / "test_user.py").write_text(
         textwrap.dedent("""
             import os

@@ -106,7 +106,8 @@ class Drawing(abc.ABC):
     def save(self, path: str | Path, *, form: str | None = None) -> Path:
         """Write it to a file in one step, in the form that the name says: .html, .svg, .png, .pdf, .mmd, .dot, ...
 
-        `form` says it where the name does not: text, mermaid, dot, html, json, svg, png or pdf.
+        Its folder is made if it is not there. `form` says the form where the name does not: text, mermaid, dot, html,
+        json, svg, png or pdf.
 
         Raises:
             ConfigError: neither says it.
@@ -118,6 +119,7 @@ class Drawing(abc.ABC):
         path = Path(path)
         data = self.drawn(form or form_of(path))
         with files.translated("write", path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             files.write_atomically(path, data)
         return path
 

@@ -165,7 +165,7 @@ def targets_of(tasks: Iterable[luigi.Task]) -> tuple[Any, ...]:
 
 def dataset_of(target: Any, folder: str) -> DatasetName | None:
     """Give what names the data of a target, None where nothing does; local paths are relative to the folder."""
-    path = getattr(target, "path", None)
+    path = dag.path_of(target)
     if not isinstance(path, str | os.PathLike):
         return None
     is_local = isinstance(target, LocalFileTarget | LocalFolderTarget | luigi.LocalTarget)

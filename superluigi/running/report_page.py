@@ -216,7 +216,7 @@ class Telling:
     def _more(self, task: luigi.Task | None, task_id: str) -> list[tuple[str, list[str]]]:
         more = [("id", [task_id])]
         with contextlib.suppress(Exception):  # the user's output() may fail, and perhaps that is what failed
-            targets = [self._masked(task, str(getattr(target, "path", target))) for target in self._targets(task)]
+            targets = [self._masked(task, dag.place_of(target)) for target in self._targets(task)]
             more.append(("output", _cut(targets)))
         return more
 
