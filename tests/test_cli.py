@@ -606,6 +606,7 @@ TYPOS = {
     "option": (["run", "pipeline.TotalsTask", "--date", DAY, "--wrokers", "2"], "Did you mean --workers"),
     "abbreviation": (["run", "pipeline.TotalsTask", "--dat", DAY], "--dat is no option"),
     "value alone": (["run", "pipeline.TotalsTask", DAY], "stands alone"),
+    "values alone": (["run", "pipeline.TotalsTask", DAY, "2>"], f"'{DAY}' and '2>' stand alone"),
     "parameter before the task": (["run", "--date", DAY, "pipeline.TotalsTask"], "follow its name"),
     "value": (["run", "pipeline.TotalsTask", "--date", "15.12.2022"], "It takes YYYY-MM-DD"),
     "second value": (["run", "pipeline.TotalsTask", "--date", "x", "--row-count", "y"], "It takes a whole number"),

@@ -82,8 +82,9 @@ def unknown_words(
     """Give the error for words that nobody knows; each flag among them is named. `others` are known less well."""
     flags = [word.partition("=")[0] for word in words if word.startswith("-") and len(word) > 1]
     if not flags:
+        verb = "stands" if len(words) == 1 else "stand"
         return UsageError(
-            f"{listed([repr(word) for word in words])} stands alone: a value follows the name of its parameter, "
+            f"{listed([repr(word) for word in words])} {verb} alone: a value follows the name of its parameter, "
             f"--name value. See {program} --help."
         )
     told = []
