@@ -24,7 +24,7 @@ import pytest
 from documents import ROOT
 from luigi.cmdline_parser import CmdlineParser
 
-from superluigi import AtomicTaskWithMetadata, External, LocalFileTarget, NoTarget, Task, debugging, run_task
+from superluigi import AtomicTaskWithMetadata, External, LocalFileTarget, NoTarget, Task, debugging, failures, run_task
 from superluigi.cli import ExitCode, commands, completion, main, of_tasks, parsing, reading, terminal
 
 DAY = "2022-12-15"
@@ -640,7 +640,7 @@ TYPOS = {
         ["run", "pipeline.SalesTask", "--date", DAY, "--pdb", "--workers", "2"],
         "Leave out --workers",
     ),
-    "executor": (["run", "pipeline.SalesTask", "--date", DAY, "--executor", "treads"], "treads"),
+    "executor": (["run", "pipeline.SalesTask", "--date", DAY, "--executor", "treads"], "Did you mean threads?"),
     "format": (["graph", "pipeline.SalesTask", "--date", DAY, "-o", "x.jpeg"], "x.jpeg does not say which format"),
     "picture without a file": (["graph", "pipeline.SalesTask", "--date", DAY, "--format", "svg"], "-o FILE.svg"),
     "address": (["lineage", "s3://"], "names a bucket, not data"),
@@ -697,6 +697,32 @@ def test_what_the_users_requires_raises_is_told_by_its_traceback(cli, pipeline) 
     assert (told.code, told.out) == (1, "")
     assert told.err.count("  File ") == 1
     assert "KeyError: 'broken requires'" in told.err
+
+
+def test_a_run_whose_requirements_cannot_be_told_is_a_failed_run_as_any_other(cli, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("unclear.py").write_text(
+        textwrap.dedent(
+            """
+            from superluigi import AtomicTaskWithMetadata, LocalFileTarget
+
+            class Unclear(AtomicTaskWithMetadata):
+                def requires(self):
+                    raise KeyError("what is it")
+
+                def output(self):
+                    return LocalFileTarget("unclear.txt")
+            """
+        )
+    )
+
+    told = cli("run", "unclear.Unclear", "--json")
+
+    assert told.code == 1
+    assert told.json()["task_id"] is None
+    assert told.json()["failures"][0]["reason"] == "KeyError: 'what is it'"
+    assert told.err.endswith("On the command line: superluigi debug\n")
+    assert [type(task).__name__ for task in failures.recall()] == ["Unclear"]
 
 
 # The other commands
