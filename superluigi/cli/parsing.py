@@ -202,10 +202,10 @@ class TaskParser:
         self._flags[dest] = flag
         settings = flag.parameter._parser_kwargs(flag.name)  # noqa: SLF001  (as Luigi's own parser does)
         settings |= {"dest": dest, "default": argparse.SUPPRESS, "help": text and text.replace("%", "%%")}
-        if settings.get("action") == "store":
-            settings.setdefault("metavar", flag.name.upper())
-        elif settings.get("nargs") == "?":
+        if settings.get("nargs") == "?":
             settings["metavar"] = "true|false"
+        elif settings.get("action") == "store":
+            settings.setdefault("metavar", flag.name.upper())
         group.add_argument(*flags, **settings)
 
     def _values(self, options: argparse.Namespace) -> Values:
