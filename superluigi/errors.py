@@ -37,6 +37,8 @@ from typing import TYPE_CHECKING, Any
 
 from luigi.parameter import MissingParameterException
 
+from superluigi.markup import clean
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -189,6 +191,7 @@ _MAX_TOLD = 5  # failures that the message tells all about; of the others their 
 _MAX_REASON_LINES = 12
 _MAX_INPUTS = 6
 _MAX_FRAMES = 4
+_MAX_PATH = 4096  # characters, as Linux has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +252,7 @@ class TaskFailure:
         first, *more = self.reason.split("\n")
         if len(more) > _MAX_REASON_LINES:
             more[_MAX_REASON_LINES:] = ["..."]
-        return "\n".join([f"{self.task}: {first}", *(f"    {line}" for line in more)])
+        return "\n".join([f"{clean(self.task)}: {first}", *(f"    {line}" for line in more)])
 
     def told(self) -> str:
         """Give all that helps to find the error, on several lines."""
@@ -259,13 +262,15 @@ class TaskFailure:
         if len(self.inputs) > _MAX_INPUTS:
             lines.append(f"        and {len(self.inputs) - _MAX_INPUTS} more")
         if self.log is not None:
-            lines.append(f"log:    {self.log}" + (f" on {self.host}" if self.host else ""))
+            lines.append(
+                f"log:    {clean(self.log, max_characters=_MAX_PATH)}" + (f" on {self.host}" if self.host else "")
+            )
         return "\n".join([self.headline(), *(f"    {line}" for line in lines)])
 
     def _read(self) -> list[tuple[str, str, str]]:
         titles = ["input:  ", *["        "] * len(self.inputs)]
         shown = zip(titles, self.inputs[:_MAX_INPUTS], strict=False)
-        return [(title, given.role, given.path) for title, given in shown]
+        return [(title, clean(given.role), clean(given.path, max_characters=_MAX_PATH)) for title, given in shown]
 
 
 def public_name(task: Any) -> str:
