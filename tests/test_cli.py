@@ -911,6 +911,33 @@ def test_a_reader_that_goes_away_is_no_error(pipeline, tmp_path) -> None:
     assert (done.returncode, done.stderr) == (ExitCode.PIPE_CLOSED, "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is full")
+def test_an_answer_that_finds_no_room_is_an_error_in_a_sentence(tmp_path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "superluigi", "completion", "bash"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=False,
+        )
+
+    assert done.returncode == ExitCode.FAILED
+    assert done.stderr.startswith("error: standard output: No space left on device")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the shell is a POSIX one")
+def test_a_job_that_was_started_without_streams_runs(pipeline, tmp_path) -> None:
+    command = f"exec {sys.executable} -m superluigi run pipeline.SalesTask --date {DAY} >&- 2>&- <&-"
+
+    done = subprocess.run(command, shell=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+
+    assert done.returncode == 0
+    assert (tmp_path / f"sales-{DAY}.txt").read_text() == "3"
+
+
 def test_what_the_encoding_of_the_stream_lacks_is_escaped(made, tmp_path) -> None:
     done = process("tree", "pipeline.TotalsTask", "--date", DAY, cwd=tmp_path, PYTHONIOENCODING="ascii")
 
