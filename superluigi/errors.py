@@ -150,12 +150,14 @@ class CycleError(SuperLuigiError, ValueError):
 class TaskFailedError(SuperLuigiError, RuntimeError):
     """One task or more did not complete.
 
-    `failures` tells of each, see `TaskFailure`. The first exception is the `__cause__`.
+    `failures` tells of each, see `TaskFailure`. The first exception is the `__cause__`. A plan remembers nothing for
+    `debug(last=True)`: then `is_remembered` is false.
     """
 
-    def __init__(self, failures: Sequence[TaskFailure], summary: str) -> None:
+    def __init__(self, failures: Sequence[TaskFailure], summary: str, *, is_remembered: bool = True) -> None:
         self.failures = tuple(failures)
         self.summary = summary
+        self.is_remembered = is_remembered
         told = [failure.told() for failure in self.failures[:_MAX_TOLD]]
         told += [failure.headline() for failure in self.failures[_MAX_TOLD:]]
         count = f"{len(told)} task{'s' if len(told) != 1 else ''} failed"
@@ -170,6 +172,8 @@ class TaskFailedError(SuperLuigiError, RuntimeError):
     def _ways_out(self) -> list[str]:
         if not self.can_be_debugged:
             return []
+        if not self.is_remembered:
+            return ["With raise_exception=True it lets the error itself out, for a debugger."]
         return [
             "superluigi.debug(last=True) runs the first of them again, on the same inputs and without publishing, and",
             "stands in the debugger where it fails. run_task(..., raise_exception=True) lets the error itself out.",

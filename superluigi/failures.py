@@ -241,13 +241,14 @@ def _inputs(task: luigi.Task, read: Any) -> Iterator[FailureInput]:
 _last: list[luigi.Task] = []
 
 
-def remember(tasks: Sequence[luigi.Task]) -> None:
+def remember(tasks: Sequence[luigi.Task]) -> bool:
     """Keep the tasks that failed in a run, for `debug(last=True)` in this process or in another on this machine.
 
-    The file holds their parameters, private ones among them; nobody else may read it. A plan remembers nothing.
+    The file holds their parameters, private ones among them; nobody else may read it. A plan remembers nothing, and is
+    told so.
     """
     if workplace.is_hands_off():
-        return
+        return False
     _last[:] = tasks[:_MAX_REMEMBERED]
     with contextlib.suppress(Exception):  # what does not pickle can be entered from this process alone
         import cloudpickle
@@ -259,6 +260,7 @@ def remember(tasks: Sequence[luigi.Task]) -> None:
             staged.touch(mode=0o600)
             staged.write_bytes(data)
             os.replace(staged, _file())
+    return True
 
 
 def recall() -> Sequence[luigi.Task]:

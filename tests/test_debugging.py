@@ -103,9 +103,11 @@ def test_a_plan_that_fails_does_not_stand_in_for_the_task_that_failed_last() -> 
 
     with pytest.raises(TaskFailedError):
         run_task(Broken())
-    with pytest.raises(TaskFailedError):
+    with pytest.raises(TaskFailedError) as unplanned:
         run_task(Unplanned(), dry_run=True)
 
+    assert "last=True" not in str(unplanned.value)
+    assert "raise_exception=True" in str(unplanned.value)
     assert [type(task) for task in failures.recall()] == [Broken]
 
 

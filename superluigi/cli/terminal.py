@@ -233,7 +233,7 @@ def _hint(error: Exception) -> str:
         return nearest(error.name, error.candidates)
     if isinstance(error, SchedulerUnavailableError):
         return " On the command line: --config superluigi.scheduler_url=http://host:8082"
-    if isinstance(error, TaskFailedError) and error.can_be_debugged:
+    if isinstance(error, TaskFailedError) and error.can_be_debugged and error.is_remembered:
         return "\nOn the command line: superluigi debug"
     return ""
 
