@@ -37,6 +37,8 @@ from typing import TYPE_CHECKING, Any
 
 from luigi.parameter import MissingParameterException
 
+from superluigi.markup import clean
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -148,12 +150,14 @@ class CycleError(SuperLuigiError, ValueError):
 class TaskFailedError(SuperLuigiError, RuntimeError):
     """One task or more did not complete.
 
-    `failures` tells of each, see `TaskFailure`. The first exception is the `__cause__`.
+    `failures` tells of each, see `TaskFailure`. The first exception is the `__cause__`. A plan remembers nothing for
+    `debug(last=True)`: then `is_remembered` is false.
     """
 
-    def __init__(self, failures: Sequence[TaskFailure], summary: str) -> None:
+    def __init__(self, failures: Sequence[TaskFailure], summary: str, *, is_remembered: bool = True) -> None:
         self.failures = tuple(failures)
         self.summary = summary
+        self.is_remembered = is_remembered
         told = [failure.told() for failure in self.failures[:_MAX_TOLD]]
         told += [failure.headline() for failure in self.failures[_MAX_TOLD:]]
         count = f"{len(told)} task{'s' if len(told) != 1 else ''} failed"
@@ -168,6 +172,8 @@ class TaskFailedError(SuperLuigiError, RuntimeError):
     def _ways_out(self) -> list[str]:
         if not self.can_be_debugged:
             return []
+        if not self.is_remembered:
+            return ["With raise_exception=True it lets the error itself out, for a debugger."]
         return [
             "superluigi.debug(last=True) runs the first of them again, on the same inputs and without publishing, and",
             "stands in the debugger where it fails. run_task(..., raise_exception=True) lets the error itself out.",
@@ -189,6 +195,7 @@ _MAX_TOLD = 5  # failures that the message tells all about; of the others their 
 _MAX_REASON_LINES = 12
 _MAX_INPUTS = 6
 _MAX_FRAMES = 4
+_MAX_PATH = 4096  # characters, as Linux has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +256,7 @@ class TaskFailure:
         first, *more = self.reason.split("\n")
         if len(more) > _MAX_REASON_LINES:
             more[_MAX_REASON_LINES:] = ["..."]
-        return "\n".join([f"{self.task}: {first}", *(f"    {line}" for line in more)])
+        return "\n".join([f"{clean(self.task)}: {first}", *(f"    {line}" for line in more)])
 
     def told(self) -> str:
         """Give all that helps to find the error, on several lines."""
@@ -259,13 +266,15 @@ class TaskFailure:
         if len(self.inputs) > _MAX_INPUTS:
             lines.append(f"        and {len(self.inputs) - _MAX_INPUTS} more")
         if self.log is not None:
-            lines.append(f"log:    {self.log}" + (f" on {self.host}" if self.host else ""))
+            lines.append(
+                f"log:    {clean(self.log, max_characters=_MAX_PATH)}" + (f" on {self.host}" if self.host else "")
+            )
         return "\n".join([self.headline(), *(f"    {line}" for line in lines)])
 
     def _read(self) -> list[tuple[str, str, str]]:
         titles = ["input:  ", *["        "] * len(self.inputs)]
         shown = zip(titles, self.inputs[:_MAX_INPUTS], strict=False)
-        return [(title, given.role, given.path) for title, given in shown]
+        return [(title, clean(given.role), clean(given.path, max_characters=_MAX_PATH)) for title, given in shown]
 
 
 def public_name(task: Any) -> str:

@@ -66,20 +66,21 @@ class Explanation:
         return markup.card(markup.titled(self._summary()), markup.lines(f"• {reason}" for reason in self.reasons))
 
     def _summary(self) -> str:
+        task = markup.clean(self.task)
         if self.is_external and not self.reasons:
-            return f"{self.task} is there. It is made elsewhere, so no run makes it."
+            return f"{task} is there. It is made elsewhere, so no run makes it."
         if self.is_external:
-            return f"{self.task} is not there. It is made elsewhere, so no run makes it:"
+            return f"{task} is not there. It is made elsewhere, so no run makes it:"
         if self.verdict is Verdict.SKIP:
-            return f"{self.task} will not run: it is complete, and as its record says."
+            return f"{task} will not run: it is complete, and as its record says."
         if self.verdict is Verdict.UNKNOWN:
             return (
-                f"{self.task} is complete, and a run skips it. With rerun_stale=True that is decided when what is "
+                f"{task} is complete, and a run skips it. With rerun_stale=True that is decided when what is "
                 "upstream has run, because"
             )
         if all(reason.is_stale for reason in self.reasons):
-            return f"{self.task} is complete, and a run skips it. With rerun_stale=True it will run, because"
-        return f"{self.task} will run, because"
+            return f"{task} is complete, and a run skips it. With rerun_stale=True it will run, because"
+        return f"{task} will run, because"
 
 
 def why(task: AnyTask) -> Explanation:

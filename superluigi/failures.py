@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import linecache
 import os
+import pickle
 import re
 import signal
 import socket
@@ -245,19 +246,21 @@ def _inputs(task: luigi.Task, read: Any) -> Iterator[FailureInput]:
 _last: list[luigi.Task] = []
 
 
-def remember(tasks: Sequence[luigi.Task]) -> None:
+def remember(tasks: Sequence[luigi.Task]) -> bool:
     """Keep the tasks that failed in a run, for `debug(last=True)` in this process or in another on this machine.
 
-    The file holds their parameters, private ones among them; nobody else may read it. A plan remembers nothing.
+    The file holds their parameters, private ones among them; nobody else may read it. A plan remembers nothing, and is
+    told so.
     """
     if workplace.is_hands_off():
-        return
+        return False
     _last[:] = tasks[:_MAX_REMEMBERED]
     with contextlib.suppress(Exception):  # what does not pickle can be entered from this process alone
         import cloudpickle
 
-        data = cloudpickle.dumps([_packed(task) for task in _last])
+        data = cloudpickle.dumps((os.path.abspath(sys.path[0]), [_packed(task) for task in _last]))
         workplace.keep(_file(), data, mode=0o600)
+    return True
 
 
 def recall() -> Sequence[luigi.Task]:
@@ -270,12 +273,12 @@ def recall() -> Sequence[luigi.Task]:
     """
     if _last or not _file().exists():
         return tuple(_last)
-    import cloudpickle
-
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())  # where a script's neighbours are
     try:
-        return tuple(_unpacked(*packed) for packed in cloudpickle.loads(_file().read_bytes()))
+        folder, kept = pickle.loads(_file().read_bytes())  # noqa: S301  (this machine's own file)
+        for place in (folder, os.getcwd()):  # where the neighbours of the script were, and are
+            if place not in sys.path:
+                sys.path.insert(0, place)
+        return tuple(_unpacked(place, data) for place, data in kept)
     except Exception as error:
         message = (
             f"The task that failed last cannot be read from {_file()}: {said_by(error)}. Start where its module can be "
@@ -287,18 +290,23 @@ def recall() -> Sequence[luigi.Task]:
 _Place: TypeAlias = "tuple[str, str, dict[str, Any]] | None"
 
 
-def _packed(task: luigi.Task) -> tuple[_Place, luigi.Task]:
+def _packed(task: luigi.Task) -> tuple[_Place, bytes]:
     """Give a task to be kept; of one whose class stands in a script also where that is, as its code may be mended."""
+    import cloudpickle
+
+    data = cloudpickle.dumps(task)
     main = sys.modules["__main__"]
     file, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
     if type(task).__module__ != "__main__" or file is None or spec is not None:
-        return None, task
-    return (os.path.abspath(file), type(task).__qualname__, dict(task.param_kwargs)), task
+        return None, data
+    return (os.path.abspath(file), type(task).__qualname__, dict(task.param_kwargs)), data
 
 
-def _unpacked(place: _Place, task: luigi.Task) -> luigi.Task:
+def _unpacked(place: _Place, data: bytes) -> luigi.Task:
+    """Give a task that was kept. The bytes name the modules beside its script, which may not be found from here."""
     if place is None or not os.path.isfile(place[0]):
-        return task
+        kept: luigi.Task = pickle.loads(data)  # noqa: S301  (this machine's own file)
+        return kept
     file, name, params = place
     spec = importlib.util.spec_from_file_location("__mp_main__", file)  # the name that multiprocessing gives it
     assert spec is not None

@@ -94,8 +94,9 @@ def _graph(roots: Sequence[luigi.Task], *, raise_exception: bool) -> dict[luigi.
 
     graph = dag.walk(roots, edges)
     if failures:
-        remember(failed)
-        raise TaskFailedError(failures, "What to force cannot be told.") from failures[0].exception
+        is_remembered = remember(failed)
+        told = TaskFailedError(failures, "What to force cannot be told.", is_remembered=is_remembered)
+        raise told from failures[0].exception
     return graph
 
 

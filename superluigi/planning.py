@@ -73,9 +73,9 @@ def make_plan(
     except Exception as error:
         if raise_exception:
             raise
-        remember([planner.current])
+        is_remembered = remember([planner.current])
         failure = failure_of(planner.current, error, traceback.format_exc())
-        raise TaskFailedError([failure], "What would run cannot be told.") from error
+        raise TaskFailedError([failure], "What would run cannot be told.", is_remembered=is_remembered) from error
 
 
 class _Planner:

@@ -433,7 +433,9 @@ def _work(
             if pool is not None and pool.ends_with_the_run:
                 run.memory.bring(_keys(roots))
         except RPCError as error:
-            raise SchedulerUnavailableError(url) from error
+            from superluigi.running.central import without_password
+
+            raise SchedulerUnavailableError(without_password(url)) from error
 
 
 def _conclude(run: Run, roots: list[luigi.Task], worker: Worker) -> None:

@@ -143,6 +143,8 @@ def test_an_interrupt_leaves_the_screen_clean(way: str, terminal: Callable[..., 
     shown = terminal("Endless", way)
 
     shown.read(lambda lines: "waiting" in lines and bool(with_a_bar(lines)))
+    shown.write("\x03")  # the terminal shows it
+    shown.read(lambda lines: any("^C" in line for line in lines))
     shown.process.send_signal(signal.SIGINT)
     lines = shown.read()
 

@@ -36,6 +36,7 @@ from central_scheduler import (
 )
 
 from superluigi import SuperLuigiError, TaskFailedError, run_task
+from superluigi.running import central
 from superluigi.running.single_flight import lease_of
 
 WORKERS = pytest.mark.parametrize("num_workers", [1, 3], ids=["1-worker", "3-workers"])
@@ -324,6 +325,26 @@ def test_a_scheduler_that_does_not_answer_is_named_with_its_address(tmp_path: Pa
         run_task(Step(graph="nobody"), central_scheduler=True, config=config)
 
     assert began("nobody") == []
+
+
+@pytest.mark.filterwarnings("ignore:.*'rpc_.*:luigi.parameter.UnconsumedParameterWarning")
+def test_while_no_scheduler_answers_a_sentence_says_so_and_the_password_is_not_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_luigid(tmp_path) as gone:
+        pass
+    url = gone.url.replace("://", "://me:secret@")
+    monkeypatch.setattr(central, "_FIRST_PAUSE_S", 0)  # Luigi's own is half a minute
+
+    with pytest.raises(SuperLuigiError) as raised:
+        run_task(Step(graph="nobody"), central_scheduler=True, config={"core": {"scheduler_url": url}})
+
+    told = [record.getMessage() for record in caplog.records if "does not answer" in record.getMessage()]
+    assert told[0].startswith(
+        f"The central scheduler at {gone.url.rstrip('/').replace('://', '://…@')} does not answer"
+    )
+    assert told[0].endswith("That was try 1 of 3; the next is in 0 s.")
+    assert "secret" not in f"{raised.value}{told}"
 
 
 # The web page

@@ -24,7 +24,7 @@ import pytest
 from documents import ROOT
 from luigi.cmdline_parser import CmdlineParser
 
-from superluigi import AtomicTaskWithMetadata, External, LocalFileTarget, NoTarget, Task, debugging, run_task
+from superluigi import AtomicTaskWithMetadata, External, LocalFileTarget, NoTarget, Task, debugging, failures, run_task
 from superluigi.cli import ExitCode, commands, completion, main, of_tasks, parsing, reading, terminal
 
 DAY = "2022-12-15"
@@ -594,6 +594,10 @@ TYPOS = {
     "task by module": (["run", "--module", "pipeline", "totalstask"], "Did you mean TotalsTask"),
     "nothing like it": (["run", "pipeline.Xyz"], "It has: BrokenTask, ForceTask"),
     "no module at all": (["run", "TotalsTask"], "Did you mean pipeline.py:TotalsTask?"),
+    "a module of a package": (["run", "luigi.contrib.spark"], "luigi.contrib.spark is a module. Name a task in it: "),
+    "dots alone": (["run", ".."], "'..' names no task"),
+    "a path without its suffix": (["run", "./pipeline.TotalsTask"], "does not say where the task is"),
+    "nothing": (["run", ""], "An empty name does not say where the task is"),
     "a module alone": (["run", "pipeline"], "pipeline is a module. Name a task in it: pipeline.SalesTask"),
     "a file alone": (["run", "pipeline.py"], "pipeline.py is a file. Name a task in it: pipeline.py:SalesTask"),
     "file": (["run", "pipelin.py:TotalsTask"], "no file pipelin.py. Did you mean pipeline.py?"),
@@ -606,6 +610,7 @@ TYPOS = {
     "option": (["run", "pipeline.TotalsTask", "--date", DAY, "--wrokers", "2"], "Did you mean --workers"),
     "abbreviation": (["run", "pipeline.TotalsTask", "--dat", DAY], "--dat is no option"),
     "value alone": (["run", "pipeline.TotalsTask", DAY], "stands alone"),
+    "values alone": (["run", "pipeline.TotalsTask", DAY, "2>"], f"'{DAY}' and '2>' stand alone"),
     "parameter before the task": (["run", "--date", DAY, "pipeline.TotalsTask"], "follow its name"),
     "value": (["run", "pipeline.TotalsTask", "--date", "15.12.2022"], "It takes YYYY-MM-DD"),
     "second value": (["run", "pipeline.TotalsTask", "--date", "x", "--row-count", "y"], "It takes a whole number"),
@@ -639,7 +644,7 @@ TYPOS = {
         ["run", "pipeline.SalesTask", "--date", DAY, "--pdb", "--workers", "2"],
         "Leave out --workers",
     ),
-    "executor": (["run", "pipeline.SalesTask", "--date", DAY, "--executor", "treads"], "treads"),
+    "executor": (["run", "pipeline.SalesTask", "--date", DAY, "--executor", "treads"], "Did you mean threads?"),
     "format": (["graph", "pipeline.SalesTask", "--date", DAY, "-o", "x.jpeg"], "x.jpeg does not say which format"),
     "picture without a file": (["graph", "pipeline.SalesTask", "--date", DAY, "--format", "svg"], "-o FILE.svg"),
     "address": (["lineage", "s3://"], "names a bucket, not data"),
@@ -696,6 +701,32 @@ def test_what_the_users_requires_raises_is_told_by_its_traceback(cli, pipeline) 
     assert (told.code, told.out) == (1, "")
     assert told.err.count("  File ") == 1
     assert "KeyError: 'broken requires'" in told.err
+
+
+def test_a_run_whose_requirements_cannot_be_told_is_a_failed_run_as_any_other(cli, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("unclear.py").write_text(
+        textwrap.dedent(
+            """
+            from superluigi import AtomicTaskWithMetadata, LocalFileTarget
+
+            class Unclear(AtomicTaskWithMetadata):
+                def requires(self):
+                    raise KeyError("what is it")
+
+                def output(self):
+                    return LocalFileTarget("unclear.txt")
+            """
+        )
+    )
+
+    told = cli("run", "unclear.Unclear", "--json")
+
+    assert told.code == 1
+    assert told.json()["task_id"] is None
+    assert told.json()["failures"][0]["reason"] == "KeyError: 'what is it'"
+    assert told.err.endswith("On the command line: superluigi debug\n")
+    assert [type(task).__name__ for task in failures.recall()] == ["Unclear"]
 
 
 # The other commands
@@ -878,6 +909,33 @@ def test_a_reader_that_goes_away_is_no_error(pipeline, tmp_path) -> None:
     os.close(writer)
 
     assert (done.returncode, done.stderr) == (ExitCode.PIPE_CLOSED, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is full")
+def test_an_answer_that_finds_no_room_is_an_error_in_a_sentence(tmp_path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "superluigi", "completion", "bash"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=False,
+        )
+
+    assert done.returncode == ExitCode.FAILED
+    assert done.stderr.startswith("error: standard output: No space left on device")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the shell is a POSIX one")
+def test_a_job_that_was_started_without_streams_runs(pipeline, tmp_path) -> None:
+    command = f"exec {sys.executable} -m superluigi run pipeline.SalesTask --date {DAY} >&- 2>&- <&-"
+
+    done = subprocess.run(command, shell=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+
+    assert done.returncode == 0
+    assert (tmp_path / f"sales-{DAY}.txt").read_text() == "3"
 
 
 def test_what_the_encoding_of_the_stream_lacks_is_escaped(made, tmp_path) -> None:

@@ -194,6 +194,31 @@ def test_a_scheduler_is_asked_where_one_is_configured(examined) -> None:
     assert "answers 503" in found(sick["scheduler"], "fail")
 
 
+def test_a_scheduler_is_asked_with_the_user_and_the_password_of_its_address(examined) -> None:
+    with answering(200) as url:
+        code, topics = examined("--config", f"superluigi.scheduler_url={url.replace('://', '://me:secret@')}")
+
+    assert code == 0
+    assert "…@127.0.0.1" in found(topics["scheduler"], "ok")
+
+
+def test_a_setting_that_cannot_be_used_is_told_once_and_without_a_wrong_advice(examined) -> None:
+    _, topics = examined("--config", "superluigi.cache_max_bytes=lots")
+
+    assert "'lots'" in found(topics["settings"], "fail")
+    assert "a folder that you may write to" not in str(topics["disk"])
+
+
+def test_a_profile_that_is_not_there_is_told_without_a_made_up_address(examined, monkeypatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobodys")
+
+    _, topics = examined()
+
+    told = found(topics["credentials"], "fail")
+    assert "the profile does not exist" in told
+    assert "s3://" not in told
+
+
 # S3
 
 

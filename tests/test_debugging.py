@@ -103,9 +103,11 @@ def test_a_plan_that_fails_does_not_stand_in_for_the_task_that_failed_last() -> 
 
     with pytest.raises(TaskFailedError):
         run_task(Broken())
-    with pytest.raises(TaskFailedError):
+    with pytest.raises(TaskFailedError) as unplanned:
         run_task(Unplanned(), dry_run=True)
 
+    assert "last=True" not in str(unplanned.value)
+    assert "raise_exception=True" in str(unplanned.value)
     assert [type(task) for task in failures.recall()] == [Broken]
 
 
@@ -336,6 +338,35 @@ def test_of_a_script_the_code_of_now_is_entered(tmp_path: Path) -> None:
 
     assert "raise ValueError(word)" in entered.stdout
     assert "(Pdb) 'mended'" in entered.stdout
+
+
+@pytest.mark.parametrize("is_in_script", [True, False], ids=["script", "beside it"])
+def test_a_task_is_entered_from_another_folder_too(
+    is_in_script: bool, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    task = (
+        "from superluigi import *\n"
+        "from neighbour import fail\n"
+        "class Scripted(AtomicTaskWithMetadata):\n"
+        "    def output(self): return LocalFileTarget('scripted.txt')\n"
+        "    def run(self, output_path): fail()\n"
+    )
+    run = "if __name__ == '__main__':\n    run_task(Scripted(), log_level='CRITICAL')\n"
+    (tmp_path / "neighbour.py").write_text("def fail():\n    word = 'beside'\n    raise ValueError(word)\n")
+    (tmp_path / "tasks.py").write_text(task)
+    (tmp_path / "script.py").write_text(task + run if is_in_script else f"from tasks import *\n{run}")
+    subprocess.run([sys.executable, "script.py"], capture_output=True, check=False)
+
+    entered = subprocess.run(
+        [sys.executable, "-c", "import superluigi; superluigi.debug(last=True)"],
+        input="p word\nq\n",
+        capture_output=True,
+        text=True,
+        cwd=tmp_path_factory.mktemp("elsewhere"),
+        check=False,
+    )
+
+    assert "(Pdb) 'beside'" in entered.stdout, entered.stderr
 
 
 def test_a_memory_that_is_damaged_is_told_so(local_data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

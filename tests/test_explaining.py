@@ -120,6 +120,13 @@ def test_an_explanation_reads_in_a_notebook_whatever_stands_in_it() -> None:
 # tree
 
 
+def test_an_explanation_is_a_sentence_whatever_a_parameter_holds() -> None:
+    told = str(why(Source(letters="\x1b[2J\n" + "x" * 100_000)))
+
+    assert told.startswith("Source(letters=\\x1b[2J\\nxxx")
+    assert len(told) < 500
+
+
 def test_a_tree_shows_each_task_once_with_its_state() -> None:
     run_task(Top())
     Path("left.txt").unlink()

@@ -372,6 +372,24 @@ def test_notes_and_the_members_of_a_group_are_told_and_nothing_moves_the_cursor(
         assert group.reason.splitlines()[1:] == ["- KeyError: 'a'", "- OSError: b"]
 
 
+def test_a_task_with_a_very_long_or_hostile_parameter_has_a_message_that_can_be_read() -> None:
+    class Named(AtomicTaskWithMetadata):
+        name = luigi.Parameter()
+
+        def output(self) -> LocalFileTarget:
+            return LocalFileTarget("named.txt")
+
+        def run(self) -> None:
+            raise ValueError("no")
+
+    error = failed(Named(name="\x1b[2J\n" + "x" * 100_000))
+
+    assert len(str(error)) < 2000
+    assert "\x1b" not in str(error)
+    assert str(error).startswith("1 task failed:\n  Named(name=\\x1b[2J\\nxxx")
+    assert len(error.failures[0].task) > 100_000  # as data it is whole
+
+
 def test_what_a_run_has_yielded_and_is_missing_is_told_of_the_one_that_yields(tmp_path: Path) -> None:
     class Asking(AtomicTaskWithMetadata):
         def output(self) -> LocalFileTarget:

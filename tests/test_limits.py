@@ -87,6 +87,21 @@ def test_a_disk_that_is_full_while_inputs_are_copied_is_a_clear_error(small_disk
     assert list((small_disk / "data" / "tmp").iterdir()) == []
 
 
+def test_where_the_data_directory_is_full_it_is_named_and_not_the_output(small_disk, tmp_path, monkeypatch):
+    monkeypatch.setenv("SUPERLUIGI_LOCAL_DATA_DIR", str(small_disk / "data"))
+    (tmp_path / "source.bin").touch()
+    with pytest.raises(OSError, match="No space left"):
+        (small_disk / "filling").write_bytes(b"x" * 10 * MEGABYTE)
+    task = Copying(source=str(tmp_path / "source.bin"), destination=str(tmp_path / "out.bin"))
+
+    with pytest.raises(TaskFailedError) as failed:
+        run_task(task)
+
+    assert isinstance(failed.value.__cause__, DiskFullError)
+    assert failed.value.__cause__.address.startswith(str(small_disk / "data"))
+    assert "the setting local_data_dir names another place" in str(failed.value)
+
+
 def test_older_copies_are_given_up_before_a_full_disk_is_an_error(small_disk, s3, monkeypatch):
     monkeypatch.setenv("SUPERLUIGI_LOCAL_DATA_DIR", str(small_disk / "data"))
     for name in "abcd":  # together they are larger than the disk

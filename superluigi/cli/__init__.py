@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from superluigi.cli import completion
 
         completion.complete()
+    terminal.open_what_is_closed()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         with terminal.stdout_kept_free():

@@ -11,7 +11,6 @@ import enum
 import os
 import shutil
 import tempfile
-import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from superluigi import config
 from superluigi.cli import installation
 from superluigi.cli.terminal import Answer, ExitCode, nearest
-from superluigi.errors import AccessDeniedError, InvalidNameError, LeaseError, SuperLuigiError
+from superluigi.errors import AccessDeniedError, ConfigError, InvalidNameError, LeaseError, SuperLuigiError
+from superluigi.running.central import without_password
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -122,7 +122,7 @@ def _settings() -> Iterator[Check]:
             yield Check(topic, Status.FAIL, str(error))
             continue
         if text is not None:
-            shown = _without_password(str(value) if key == "local_data_dir" else text)
+            shown = without_password(str(value) if key == "local_data_dir" else text)
             yield Check(topic, Status.OK, f"{key} = {shown} ({source})")
     section = parser[config.SECTION] if parser.has_section(config.SECTION) else {}
     in_environment = [name for name in os.environ if name.startswith("SUPERLUIGI_")]
@@ -130,11 +130,6 @@ def _settings() -> Iterator[Check]:
         if name not in readers:
             hint = nearest(name, readers) or f" Known are {', '.join(readers)}."
             yield Check(topic, Status.WARN, f"{name} is no setting of Super Luigi.", f"Correct or remove it.{hint}")
-
-
-def _without_password(text: str) -> str:
-    parts = urllib.parse.urlsplit(text)
-    return text.replace(f"{parts.netloc.rpartition('@')[0]}@", "…@") if "@" in parts.netloc else text
 
 
 # The disk
@@ -148,6 +143,9 @@ def _disk() -> Iterator[Check]:
         from superluigi.storage import cache
 
         usage = cache.usage(cache.default_root())
+    except ConfigError as error:
+        yield Check(topic, Status.FAIL, str(error))
+        return
     except (OSError, SuperLuigiError, RuntimeError) as error:
         yield Check(topic, Status.FAIL, str(error), "Let local_data_dir be a folder that you may write to.")
         return
@@ -189,9 +187,8 @@ def _tried(found: str, attempt: Callable[[Path], None], folder: Path) -> Iterato
     try:
         attempt(folder)
     except (OSError, SuperLuigiError) as error:
-        yield Check(
-            "disk", Status.FAIL, str(error), "Let local_data_dir be on a local disk with room, which knows locks."
-        )
+        said = str(error) if isinstance(error, SuperLuigiError) else f"{folder.parent}: {error.strerror or error}."
+        yield Check("disk", Status.FAIL, said, "Let local_data_dir be on a local disk with room, which knows locks.")
     else:
         yield Check("disk", Status.OK, found)
 
@@ -235,9 +232,9 @@ def _scheduler() -> Iterator[Check]:
     if not url:
         yield Check(topic, Status.NOTE, "No central scheduler is configured; runs need none.")
         return
-    shown = _without_password(url)
+    shown = without_password(url)
     try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_S):  # noqa: S310  (the user's own setting)
+        with urllib.request.urlopen(_request(url), timeout=_TIMEOUT_S):  # noqa: S310  (the user's own setting)
             pass
     except urllib.error.HTTPError as error:
         if error.code >= 500:
@@ -249,6 +246,21 @@ def _scheduler() -> Iterator[Check]:
         yield Check(topic, Status.FAIL, f"The central scheduler at {shown} does not answer: {reason}.", advice)
         return
     yield Check(topic, Status.OK, f"The central scheduler at {shown} answers.")
+
+
+def _request(url: str) -> Any:
+    """Give the request for an address, which may hold a user and a password, as Luigi takes it."""
+    import base64
+    import urllib.parse
+    import urllib.request
+
+    parts = urllib.parse.urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(parts._replace(netloc=host).geturl())  # noqa: S310  (the user's own setting)
+    if at:
+        pair = urllib.parse.unquote(user).encode()
+        request.add_header("Authorization", f"Basic {base64.b64encode(pair).decode()}")
+    return request
 
 
 # S3
@@ -263,7 +275,7 @@ def _credentials(role_arn: str | None, *, is_needed: bool) -> Iterator[Check]:
     try:
         found = bucket.credentials()
     except SuperLuigiError as error:
-        yield Check(topic, Status.FAIL, str(error))
+        yield Check(topic, Status.FAIL, _without_address(error))
         return
     if found is None:
         status = Status.FAIL if is_needed else Status.NOTE
@@ -272,16 +284,21 @@ def _credentials(role_arn: str | None, *, is_needed: bool) -> Iterator[Check]:
     yield Check(topic, Status.OK, f"boto3 finds credentials: {found.method}.")
     yield from _expiry(found)
     if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
-        yield Check(topic, Status.NOTE, f"S3 is asked at {_without_password(endpoint)} (from the environment).")
+        yield Check(topic, Status.NOTE, f"S3 is asked at {without_password(endpoint)} (from the environment).")
     try:
         with bucket.translated("GetCallerIdentity", ""):
             who = bucket.sts_client().get_caller_identity()
     except Exception as error:  # noqa: BLE001  (other stores than Amazon's know no STS, and answer whatever they like)
         # Whether the credentials hold is for the buckets to say.
-        said = str(error).partition(": ")[2] if isinstance(error, SuperLuigiError) else "the answer is not one of STS"
+        said = _without_address(error) if isinstance(error, SuperLuigiError) else "the answer is not one of STS"
         yield Check(topic, Status.WARN, f"STS does not say whose they are: {said}")
     else:
         yield Check(topic, Status.OK, f"They are those of {who.get('Arn')}, account {who.get('Account')}.")
+
+
+def _without_address(error: SuperLuigiError) -> str:
+    """Give what an error says, but not of which bucket: there is none that was asked about."""
+    return str(error).partition(": ")[2]
 
 
 def _expiry(found: Any) -> Iterator[Check]:

@@ -7,6 +7,7 @@ neighbours would import it by, so that it is the same module to them and to `rep
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import pkgutil
 import sys
@@ -60,11 +61,13 @@ def find(name: str, module: str | None = None) -> type[luigi.Task]:
     if _is_file(name):
         raise UsageError(f"{name} is a file. Name a task in it: {_choice(load(name), f'{name}:')}.")
     place, dot, task = name.rpartition(".")
-    if not dot:
+    if not dot or os.sep in name:
         return _by_family(name)
     make_importable()
+    if not all(name.split(".")):
+        raise UsageError(f"{name!r} names no task. Say pkg.module.Task, or path/to/file.py:Task.")
     loaded = _load_name(place, asked_for=name)
-    if isinstance(getattr(loaded, task, None), type(os)):
+    if isinstance(getattr(loaded, task, None), type(os)) or _is_module_in(loaded, task):
         raise UsageError(f"{name} is a module. Name a task in it: {_choice(load(name), f'{name}.')}.")
     return _in_module(loaded, task)
 
@@ -104,6 +107,12 @@ def _path_of(package: str) -> list[str]:
         return [os.getcwd()]
     loaded = sys.modules.get(package)
     return list(getattr(loaded, "__path__", []))
+
+
+def _is_module_in(package: ModuleType, name: str) -> bool:
+    """Say whether a package has a module of this name, and nothing else of it."""
+    is_package = hasattr(package, "__path__") and not hasattr(package, name)
+    return is_package and importlib.util.find_spec(f"{package.__name__}.{name}") is not None
 
 
 def _load_file(name: str) -> ModuleType:
@@ -156,20 +165,30 @@ def _by_family(name: str) -> type[luigi.Task]:
     try:
         found: type[luigi.Task] = Register.get_task_cls(name)
     except TaskClassNotFoundException:
-        places = [f"{file.name}:{task}" for file in sorted(Path().glob("*.py")) for task in reading.tasks_in(file)]
-        file = reading.file_of(name)
+        places = _places()
+        file = reading.file_of(name) if name.isidentifier() else None
         if file is not None and (tasks := reading.tasks_in(file)):
             inside = listed([f"{name}.{task}" for task in tasks], "or")
             raise UsageError(f"{name} is a module. Name a task in it: {inside}.") from None
         by_name = {place.rpartition(":")[2]: place for place in places}
         meant = f" Did you mean {by_name[name]}?" if name in by_name else nearest(name, by_name)
+        shown = name or "An empty name"
         raise UsageError(
-            f"{name} does not say where the task is.{meant} Say pkg.module.Task, path/to/file.py:Task, or "
-            f"{name} --module pkg.module."
+            f"{shown} does not say where the task is.{meant} Say pkg.module.Task, path/to/file.py:Task, or "
+            f"{name or 'Task'} --module pkg.module."
         ) from None
     except TaskClassAmbigiousException:
         raise _ambiguous(name) from None
     return found
+
+
+_MAX_FILES = 100
+
+
+def _places() -> list[str]:
+    """Give the tasks in the files that lie here and in the folders below, as a command line names them."""
+    files = [*sorted(Path().glob("*.py")), *sorted(Path().glob("*/*.py"))]
+    return [f"{file.as_posix()}:{task}" for file in files[:_MAX_FILES] for task in reading.tasks_in(file)]
 
 
 def _ambiguous(name: str) -> UsageError:

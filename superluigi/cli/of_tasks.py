@@ -112,7 +112,6 @@ def run(task: luigi.Task, options: argparse.Namespace) -> Answer:
         raise UsageError("--pdb needs the tasks in this process. Leave out --workers and --executor.")
     if options.raise_exception and (options.num_workers or 1) > 1 and not options.executor:
         raise UsageError("--raise-exception needs the tasks in this process. Leave out --workers, or it.")
-    told = {"task": public_name(task), "task_id": str(task.task_id)}
     arguments = {name: getattr(options, name) for name in _AS_THEY_ARE}
     try:
         output = run_task(
@@ -124,7 +123,7 @@ def run(task: luigi.Task, options: argparse.Namespace) -> Answer:
         )
     except TaskFailedError as error:
         if options.json:
-            return _failed(told, error)
+            return _failed(task, error)
         raise
     except Exception as error:
         if options.pdb and not isinstance(error, superluigi.SuperLuigiError):
@@ -133,22 +132,35 @@ def run(task: luigi.Task, options: argparse.Namespace) -> Answer:
     paths = [str(place) for _, place in dag.leaves(output)]
     return Answer(
         "\n".join(paths),
-        {**told, "status": "done", "output": provenance.keyed_by_text(output), "failures": []},
+        {**_named(task), "status": "done", "output": provenance.keyed_by_text(output), "failures": []},
         is_told=True,
     )
 
 
-def _failed(told: dict[str, str], error: TaskFailedError) -> Answer:
+def _named(task: luigi.Task) -> dict[str, str | None]:
+    """Give the name of a task and its id, which is None where the user's `requires()` fails."""
+    try:
+        task_id = str(task.task_id)
+    except Exception:  # noqa: BLE001  (the user's code may fail in whatever way, and this failure is told already)
+        task_id = None
+    return {"task": public_name(task), "task_id": task_id}
 
+
+def _failed(task: luigi.Task, error: TaskFailedError) -> Answer:
     failures = [
         {"task": failure.task, "reason": failure.reason, "traceback": failure.traceback} for failure in error.failures
     ]
     code = terminal.report(error)
-    return Answer("", {**told, "status": "failed", "output": None, "failures": failures}, code)
+    return Answer("", {**_named(task), "status": "failed", "output": None, "failures": failures}, code)
 
 
 def _executor(options: argparse.Namespace) -> Any:
     if options.executor not in ("threads", "processes"):
+        if options.executor is not None and ":" not in options.executor and options.executor != "async":
+            meant = terminal.nearest(options.executor, ("threads", "processes", "async"))
+            raise UsageError(
+                f"--executor is {options.executor!r}, but takes threads, processes, async, or dask://host:port.{meant}"
+            )
         return options.executor
     from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 

@@ -82,8 +82,9 @@ def unknown_words(
     """Give the error for words that nobody knows; each flag among them is named. `others` are known less well."""
     flags = [word.partition("=")[0] for word in words if word.startswith("-") and len(word) > 1]
     if not flags:
+        verb = "stands" if len(words) == 1 else "stand"
         return UsageError(
-            f"{listed([repr(word) for word in words])} stands alone: a value follows the name of its parameter, "
+            f"{listed([repr(word) for word in words])} {verb} alone: a value follows the name of its parameter, "
             f"--name value. See {program} --help."
         )
     told = []
@@ -201,10 +202,10 @@ class TaskParser:
         self._flags[dest] = flag
         settings = flag.parameter._parser_kwargs(flag.name)  # noqa: SLF001  (as Luigi's own parser does)
         settings |= {"dest": dest, "default": argparse.SUPPRESS, "help": text and text.replace("%", "%%")}
-        if settings.get("action") == "store":
-            settings.setdefault("metavar", flag.name.upper())
-        elif settings.get("nargs") == "?":
+        if settings.get("nargs") == "?":
             settings["metavar"] = "true|false"
+        elif settings.get("action") == "store":
+            settings.setdefault("metavar", flag.name.upper())
         group.add_argument(*flags, **settings)
 
     def _values(self, options: argparse.Namespace) -> Values:

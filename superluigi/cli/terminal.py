@@ -30,6 +30,7 @@ from superluigi.errors import (
     MissingParameterError,
     RunSignatureError,
     SchedulerUnavailableError,
+    StorageError,
     StoreUnavailableError,
     SuperLuigiError,
     TargetNotFoundError,
@@ -118,6 +119,13 @@ def coloured(text: str, code: str, stream: TextIO) -> str:
     return f"\x1b[{code}m{text}\x1b[0m" if wants_colour(stream) else text
 
 
+def open_what_is_closed() -> None:
+    """Let there be streams, as in a job that was started without them: what is written to them is lost."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (for as long as the process lives)
+
+
 @contextlib.contextmanager
 def stdout_kept_free() -> Iterator[None]:
     """Let all that is printed meanwhile go to standard error, also what other programs print.
@@ -152,11 +160,14 @@ def tell(answer: Answer, *, as_json: bool) -> ExitCode:
         if text:
             _write(sys.stdout, text)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         # Python flushes once more when it ends, and would complain.
         with contextlib.suppress(OSError, ValueError, AttributeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.PIPE_CLOSED
+        if isinstance(error, BrokenPipeError):
+            return ExitCode.PIPE_CLOSED
+        problem, way_out = str(error.strerror or error), "Free some space there, or write the answer elsewhere."
+        raise StorageError("write the answer", "standard output", problem, way_out) from error
     return answer.code
 
 
@@ -222,7 +233,7 @@ def _hint(error: Exception) -> str:
         return nearest(error.name, error.candidates)
     if isinstance(error, SchedulerUnavailableError):
         return " On the command line: --config superluigi.scheduler_url=http://host:8082"
-    if isinstance(error, TaskFailedError) and error.can_be_debugged:
+    if isinstance(error, TaskFailedError) and error.can_be_debugged and error.is_remembered:
         return "\nOn the command line: superluigi debug"
     return ""
 

@@ -28,7 +28,7 @@ from superluigi.running.events import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from superluigi.running.events import ProgressEvent
     from superluigi.running.screen import Screen
@@ -37,6 +37,7 @@ _REDRAWN_S = 0.5  # between two drawings if nothing happens: the clock goes on
 _DRAWN_S = 0.1  # between two drawings, whatever happens
 _MAX_TRANSFERS = 8
 _MAX_NAME = 32  # characters
+_ECHO = len("^C")  # what a terminal shows of an interrupt, behind the bar
 
 _TASKS = "{l_bar}{bar}| {n_fmt}/{total_fmt} done{postfix} [{elapsed}<{left}]"
 _TRANSFER = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
@@ -221,6 +222,18 @@ def _named(event: TransferEvent) -> str:
     return f"{verb} {name}"
 
 
+def _with_echo(show: Callable[[str], None]) -> Callable[[str], None]:
+    """Give what shows the text of a bar and, where that is nothing, also removes what the terminal wrote behind it."""
+    last = ""
+
+    def show_text(text: str) -> None:
+        nonlocal last
+        show(text or (" " * (len(last) + _ECHO) if last else ""))
+        last = text
+
+    return show_text
+
+
 def _bar_classes() -> tuple[Any, Any]:
     """Give the class of the bar of tasks and that of the others; tqdm chooses between a terminal and a notebook."""
     with warnings.catch_warnings():
@@ -228,9 +241,21 @@ def _bar_classes() -> tuple[Any, Any]:
         from tqdm.auto import tqdm
 
     class Bar(tqdm):  # type: ignore[type-arg]
-        """A bar that lets the user talk to a debugger, and needs no thread of tqdm's."""
+        """A bar that lets the user talk to a debugger, needs no thread of tqdm's, and goes whole after a Ctrl-C."""
 
         monitor_interval = 0
+
+        @staticmethod
+        def status_printer(file: Any, *widget: Any) -> Any:
+            found = tqdm.status_printer(file, *widget)
+            return found if widget else _with_echo(found)
+
+        @property
+        def format_dict(self) -> Any:
+            facts = super().format_dict
+            if isinstance(facts.get("ncols"), int):
+                facts["ncols"] = max(1, facts["ncols"] - _ECHO)  # behind a wider one the echo would begin a line
+            return facts
 
         def display(self, msg: str | None = None, *args: Any, **kwargs: Any) -> Any:
             if msg is None and not kwargs and screen.is_somebody_talking():

@@ -452,9 +452,9 @@ class Factory:
 
     def create_remote_scheduler(self, url: str) -> Any:
         """Give the connection to a central scheduler."""
-        from luigi.rpc import RemoteScheduler
+        from superluigi.running.central import CentralScheduler
 
-        return RemoteScheduler(url)
+        return CentralScheduler(url)
 
     def create_worker(self, scheduler: Any, worker_processes: int, assistant: bool = False) -> Worker:  # noqa: FBT001, FBT002
         """Give the worker of this run."""

@@ -85,7 +85,8 @@ class _Workplace:
                     return folder
         if place is None:
             folder = where / str(next(self._numbers))
-            folder.mkdir(mode=0o700)
+            with files.translated("prepare", folder):
+                folder.mkdir(mode=0o700)
             return folder
         if self._keeps and kept is None:
             self._note(place)
@@ -100,11 +101,12 @@ class _Workplace:
         """
         home = (self._forked_from or self).home()
         line = f"{os.fsencode(place).hex()}\n".encode()
-        handle = os.open(home / _PLACES, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            os.write(handle, line)
-        finally:
-            os.close(handle)
+        with files.translated("write down", home / _PLACES):  # else it is taken for what befell the output
+            handle = os.open(home / _PLACES, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                os.write(handle, line)
+            finally:
+                os.close(handle)
 
     def _give_back(self, place: Path | None, folder: Path) -> None:
         is_kept = self._keeps and self.is_of_this_process and _is_empty(folder)
