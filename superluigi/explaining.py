@@ -15,7 +15,7 @@ from superluigi.errors import TargetNotFoundError, public_name
 from superluigi.forcing import Forcing, plan_forcing
 from superluigi.markup import Tone
 from superluigi.pictures.drawings import Drawing
-from superluigi.planning import Plan, Planned, Verdict, make_plan
+from superluigi.planning import Plan, Planned, Verdict, make_plan, task_of
 from superluigi.staleness import Cause, Reason, gives_values, has_record, makers_of_values, own_outputs
 from superluigi.storage import workplace
 from superluigi.targets.metadata import now
@@ -212,17 +212,17 @@ def drawn(plan: Plan, roots: Iterable[luigi.Task]) -> Graph:
 
 
 def _drawn(planned: Planned) -> Node:
+    task = task_of(planned)
     detail = "" if planned.verdict is Verdict.SKIP else "; ".join(map(str, planned.reasons))
     edges = tuple(
         Edge(str(upstream.task_id), ".".join(map(str, (part for part in role if part is not None))))
-        for role, upstream in dag.required(planned.task)
+        for role, upstream in dag.required(task)
     )
-    task = planned.task
     return Node(str(task.task_id), public_name(task), _state_of(planned), detail, edges, task.get_task_family())
 
 
 def _state_of(planned: Planned) -> str:
-    if dag.is_external(planned.task):
+    if dag.is_external(task_of(planned)):
         return "gone" if planned.reasons else "elsewhere"
     if planned.verdict is not Verdict.RUN:
         if planned.verdict is Verdict.UNKNOWN:

@@ -13,7 +13,7 @@ import statistics
 import traceback
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import luigi
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from superluigi.forcing import Forcing
+    from superluigi.luigi_task import AnyTask
     from superluigi.targets.metadata import Metadata
     from superluigi.unsettled import Read
 
@@ -63,7 +64,7 @@ class Planned:
     `download_bytes` is what it brings here first of its inputs in S3, None if that is not known.
     """
 
-    task: luigi.Task
+    task: AnyTask
     verdict: Verdict
     reasons: tuple[Reason, ...] = ()
     download_bytes: int | None = None
@@ -82,6 +83,11 @@ class Planned:
             "expected_s": self.expected_s,
             "expected_bytes": self.expected_bytes,
         }
+
+
+def task_of(planned: Planned) -> luigi.Task:
+    """Give its task as what it is at run time; users' type checkers are told of two kinds, see `luigi_task`."""
+    return cast("luigi.Task", planned.task)
 
 
 class Plan:
@@ -107,7 +113,7 @@ class Plan:
     def __contains__(self, task: object) -> bool:
         return task in self._by_task
 
-    def __getitem__(self, task: luigi.Task) -> Planned:
+    def __getitem__(self, task: AnyTask) -> Planned:
         return self._by_task[task]
 
     def part(self, tasks: Collection[luigi.Task]) -> Plan:
@@ -523,9 +529,11 @@ class _Costs:
 
     def told(self, plan: Sequence[Planned]) -> list[Planned]:
         """Give the tasks with what they will take; of one without a former record the middle of its family."""
-        active = {planned.task for planned in plan if planned.verdict is not Verdict.SKIP and _is_work(planned.task)}
-        made_here = {planned.task for planned in plan if planned.verdict is Verdict.RUN}
-        outputs = {planned.task: own_outputs(planned.task) for planned in plan if has_record(planned.task)}
+        tasks = list(map(task_of, plan))
+        todo = (task_of(planned) for planned in plan if planned.verdict is not Verdict.SKIP)
+        active = set(filter(_is_work, todo))
+        made_here = {task_of(planned) for planned in plan if planned.verdict is Verdict.RUN}
+        outputs = {task: own_outputs(task) for task in tasks if has_record(task)}
         self._sight.look_for_records(
             target for task, found in outputs.items() for target in found if task in active or not is_remote(target)
         )
@@ -535,14 +543,14 @@ class _Costs:
         downloads = self._downloads([task for task in self._graph if task in active], made_here)
         return [
             planned
-            if planned.task not in active
+            if task not in active
             else replace(
                 planned,
-                download_bytes=downloads[planned.task],
-                expected_s=_known_or_usual(planned.task, durations, usual_s),
-                expected_bytes=_whole(_known_or_usual(planned.task, sizes, usual_bytes)),
+                download_bytes=downloads[task],
+                expected_s=_known_or_usual(task, durations, usual_s),
+                expected_bytes=_whole(_known_or_usual(task, sizes, usual_bytes)),
             )
-            for planned in plan
+            for planned, task in zip(plan, tasks, strict=True)
         ]
 
     def _recorded(self, targets: list[Target], read: Callable[[Metadata], list[float]]) -> float | None:

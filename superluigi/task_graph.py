@@ -16,7 +16,7 @@ from superluigi.errors import TaskTypeError
 from superluigi.explaining import Tree, drawn
 from superluigi.forcing import plan_forcing
 from superluigi.pictures.graphs import Section, interactive
-from superluigi.planning import make_plan
+from superluigi.planning import make_plan, task_of
 from superluigi.provenance import public_params
 from superluigi.staleness import Sight, own_outputs
 from superluigi.storage import workplace
@@ -24,9 +24,8 @@ from superluigi.storage import workplace
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    import luigi
-
     from superluigi.forcing import TaskClasses, TaskNames
+    from superluigi.luigi_task import AnyTask
     from superluigi.planning import Planned
     from superluigi.targets.metadata import Metadata
 
@@ -125,7 +124,7 @@ class TaskGraph(Tree):
 
 
 def graph(
-    task: luigi.Task | Iterable[luigi.Task],
+    task: AnyTask | Iterable[AnyTask],
     *,
     force: bool = False,
     force_upstream: bool = False,
@@ -140,9 +139,8 @@ def graph(
     Raises:
         TaskTypeError: something else than a task is given, such as its class, or no task at all.
     """
-    roots = list(dict.fromkeys(task)) if isinstance(task, Iterable) else [task]
-    for root in roots:
-        dag.check_is_asked_of_task(root, "graph")
+    given = dict.fromkeys(task) if isinstance(task, Iterable) else [task]
+    roots = [dag.check_is_asked_of_task(root, "graph") for root in given]
     if not roots:
         message = "graph() was given no task: give one or several."
         raise TaskTypeError(message)
@@ -165,7 +163,7 @@ def graph(
 
 
 def _known(planned: Planned, sight: Sight) -> TaskFacts:
-    task = planned.task
+    task = task_of(planned)
     own = {id(target): target for target in own_outputs(task)}
     outputs, record = [], None
     for target in dag.targets(task):
