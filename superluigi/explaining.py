@@ -208,15 +208,20 @@ def _planned(tasks: list[luigi.Task], forcing: Forcing) -> Plan:
 
 def drawn(plan: Plan, roots: Iterable[luigi.Task]) -> Graph:
     """Give the tasks of a plan as a graph, each with its state."""
-    return Graph("", tuple(str(task.task_id) for task in roots), tuple(map(_drawn, plan)), _LOOKS)
+    mask = provenance.Mask()
+    return Graph(
+        "", tuple(str(task.task_id) for task in roots), tuple(_drawn(planned, mask) for planned in plan), _LOOKS
+    )
 
 
-def _drawn(planned: Planned) -> Node:
+def _drawn(planned: Planned, mask: provenance.Mask) -> Node:
     task = task_of(planned)
-    detail = "" if planned.verdict is Verdict.SKIP else "; ".join(map(str, planned.reasons))
+    required = dag.required(task)
+    reasons = "" if planned.verdict is Verdict.SKIP else "; ".join(map(str, planned.reasons))
+    detail = mask(reasons, task, (upstream for _, upstream in required)) if reasons else ""
     edges = tuple(
         Edge(str(upstream.task_id), ".".join(map(str, (part for part in role if part is not None))))
-        for role, upstream in dag.required(task)
+        for role, upstream in required
     )
     return Node(str(task.task_id), public_name(task), _state_of(planned), detail, edges, task.get_task_family())
 

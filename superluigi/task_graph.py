@@ -1,6 +1,7 @@
 """The graph of tasks as a picture to look into: each task with its state, why it will run, and what its record says.
 
-The invariant: it shows what a plan has found, and asks nothing more; private and hidden parameters are not shown.
+The invariant: it shows what a plan has found, and asks nothing more; private and hidden parameters are not shown, nor
+their values in what is.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from superluigi.explaining import Tree, drawn
 from superluigi.forcing import plan_forcing
 from superluigi.pictures.graphs import Section, interactive
 from superluigi.planning import make_plan, task_of
-from superluigi.provenance import public_params
+from superluigi.provenance import Mask, public_params
 from superluigi.staleness import Sight, own_outputs
 from superluigi.storage import workplace
 
@@ -156,21 +157,38 @@ def graph(
     try:
         with workplace.hands_off(), dag.outputs_held():
             plan = make_plan(roots, forcing, rerun_stale=True, raise_exception=True, with_cost=True, sight=sight)
-            facts = tuple(_known(planned, sight) for planned in plan)
+            mask = Mask()
+            facts = tuple(_known(planned, sight, mask) for planned in plan)
             return TaskGraph(plan, drawn(plan, roots), facts)
     finally:
         dag.forget()
 
 
-def _known(planned: Planned, sight: Sight) -> TaskFacts:
+def _known(planned: Planned, sight: Sight, mask: Mask) -> TaskFacts:
     task = task_of(planned)
+    required = dag.deps(task)
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, str):
+            return mask(value, task, required)
+        if isinstance(value, dict):
+            return {name: shown(item) for name, item in value.items()}
+        return list(map(shown, value)) if isinstance(value, list | tuple) else value
+
     own = {id(target): target for target in own_outputs(task)}
     outputs, record = [], None
     for target in dag.targets(task):
         seen = sight.found(own[id(target)]) if id(target) in own else None
-        outputs.append((str(getattr(target, "path", target)), None if seen is None else seen.fingerprint is not None))
+        outputs.append(
+            (shown(str(getattr(target, "path", target))), None if seen is None else seen.fingerprint is not None)
+        )
         record = record or (None if seen is None else seen.record)
-    return TaskFacts(str(task.task_id), planned, public_params(task), tuple(outputs), record)
+    reasons = tuple(
+        replace(why, subject=shown(why.subject), before=shown(why.before), after=shown(why.after))
+        for why in planned.reasons
+    )
+    told = replace(planned, reasons=reasons)
+    return TaskFacts(str(task.task_id), told, public_params(task), tuple(outputs), shown(record))
 
 
 def _first(rows: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:

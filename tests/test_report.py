@@ -13,7 +13,7 @@ from browser import Browser
 from engines import RETRIED, Engine, engines
 from executor_tasks import FailingOnce, Piece, Whole
 from progress_tasks import SIZE_BYTES, Sent
-from report_tasks import SECRET, Both, Going, Refused
+from report_tasks import SECRET, Both, Going, Opening, Refused
 
 from superluigi import ConfigError, External, TaskEnded, TaskFailedError, TaskPaused, TransferEnded, run_task
 from superluigi.markup import Tone
@@ -109,6 +109,14 @@ def test_nothing_private_is_told(folder: str, page: Path) -> None:
 
     assert SECRET not in page.read_text(encoding="utf-8")
     assert "***" in page.read_text(encoding="utf-8")
+
+
+def test_what_is_private_to_an_input_is_not_told_of_its_reader_either(folder: str, page: Path) -> None:
+    with pytest.raises(TaskFailedError):
+        run_task(Opening(folder=folder), report=page)
+
+    assert SECRET not in page.read_text(encoding="utf-8")
+    assert f"{folder}/***.txt holds nothing" in page.read_text(encoding="utf-8")
 
 
 def test_what_is_too_long_to_be_read_is_cut(folder: str, page: Path) -> None:

@@ -16,7 +16,6 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import luigi
-from luigi.parameter import ParameterVisibility
 
 from superluigi import dag, provenance
 from superluigi.errors import TaskFailedError, public_name
@@ -72,7 +71,7 @@ class Telling:
         self._roots = roots
         self._raised = raised
         self._tasks = tasks  # all that there were to run, by their ids
-        self._secretive: dict[type, bool] = {}
+        self._mask = provenance.Mask()
         assert account.ended is not None
         self._ended = account.ended
         self._began = account.ended.at - dt.timedelta(seconds=account.ended.duration_s)
@@ -247,12 +246,7 @@ class Telling:
         return [] if task is None else dag.targets(task)
 
     def _masked(self, task: luigi.Task | None, text: str) -> str:
-        if task is None:
-            return text
-        cls = type(task)
-        if cls not in self._secretive:
-            self._secretive[cls] = any(param.visibility != ParameterVisibility.PUBLIC for _, param in cls.get_params())
-        return provenance.masked(text, provenance.secrets_of(task)) if self._secretive[cls] else text
+        return text if task is None else self._mask(text, task, self._run.requirements.get(task, ()))
 
     def _before(self, stretch: Stretch) -> Iterator[Stretch]:
         """Give when what a task needs ran, and who has yielded it, and the task itself, that has gone on or failed."""
@@ -272,7 +266,7 @@ class Telling:
                 state=one.state,
                 label=told.family,
                 item=self._numbers[told.task_id],
-                note=_note(one),
+                note=self._masked(self._tasks.get(told.task_id), _note(one)),
             )
             for told in self._ran
             for one in told.tries
@@ -306,11 +300,12 @@ class Telling:
         inputs = [f"{given.role} = {given.path}" if given.role else given.path for given in failure.inputs]
         log = [] if failure.log is None else [failure.log + (f" on {failure.host}" if failure.host else "")]
         told = [("where", frames), ("inputs", _cut(inputs)), ("log", log)]
+        trace = failure.traceback.strip()
         return Story(
             title=failure.task,
             why=self._masked(task, failure.reason),
             told=[(name, [self._masked(task, line) for line in lines]) for name, lines in told],
-            text=failure.traceback.strip() if failure.exception is not None or "\n" in failure.traceback else "",
+            text=self._masked(task, trace) if failure.exception is not None or "\n" in failure.traceback else "",
             item=-1 if task is None else self._numbers.get(str(task.task_id), -1),
         )
 
