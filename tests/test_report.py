@@ -202,6 +202,17 @@ def test_the_reason_to_run_is_told(folder: str, page: Path) -> None:
     assert "piece.txt was altered since it was made" in Read(page).items["Piece"][6]
 
 
+def test_what_waited_for_inputs_that_came_out_as_before_is_still_up_to_date(folder: str, page: Path) -> None:
+    run_task(Whole(folder=folder))
+    Path(folder, "a.txt").write_text("altered")
+
+    run_task(Whole(folder=folder), rerun_stale=True, report=page)
+
+    read = Read(page)
+    assert read.facts["tasks"] == "1 done, 1 still up to date"
+    assert (read.state_of("Whole"), read.items["Whole"][3]) == ("still up to date", 0)
+
+
 def test_a_transfer_has_its_bar_and_its_rate(bucket: str, page: Path) -> None:
     told: list[Any] = []
 

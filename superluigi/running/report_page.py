@@ -12,7 +12,7 @@ import os
 import platform
 import socket
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 import luigi
@@ -22,6 +22,7 @@ from superluigi.errors import TaskFailedError, public_name
 from superluigi.failures import said_by
 from superluigi.markup import Tone, duration
 from superluigi.pictures.timeline import Bar, Item, Look, Row, Story, Table, Timeline
+from superluigi.planning import Verdict
 from superluigi.running.account import PAUSED
 from superluigi.running.events import TaskStatus, TransferEnded
 from superluigi.running.lanes import Stretch, assigned, lanes_of, longest_chain
@@ -39,11 +40,13 @@ if TYPE_CHECKING:
 
 _DONE, _FAILED = TaskStatus.DONE.value, TaskStatus.FAILED.value
 _NOT_RUN, _BROKE_OFF, _INTERRUPTED = "did not run", "broke off", "interrupted"
+_MADE_ELSEWHERE, _AS_BEFORE = TaskStatus.MADE_ELSEWHERE.value, "still up to date"
 _LOOKS = {
     _DONE: Look("✓", Tone.GOOD),
     _FAILED: Look("✗", Tone.BAD),
     TaskStatus.STOPPED.value: Look("■", Tone.NOTE),
-    TaskStatus.MADE_ELSEWHERE.value: Look("≡", Tone.FAINT),
+    _MADE_ELSEWHERE: Look("≡", Tone.FAINT),
+    _AS_BEFORE: Look("≡", Tone.FAINT),
     PAUSED: Look("‖", Tone.FAINT),
     _NOT_RUN: Look("○", Tone.FAINT),
     _INTERRUPTED: Look("■", Tone.NOTE),
@@ -149,11 +152,12 @@ class Telling:
 
     def _counts(self) -> Iterator[str]:
         tally = self._ended.tally
-        elsewhere = sum(told.state == TaskStatus.MADE_ELSEWHERE.value for told in self._account.tasks.values())
-        stopped = sum(told.state == TaskStatus.STOPPED.value for told in self._account.tasks.values())
-        yield f"{tally.done - elsewhere} done"
+        states = Counter(map(self._state_of, self._account.tasks.values()))
+        elsewhere, as_before, stopped = states[_MADE_ELSEWHERE], states[_AS_BEFORE], states[TaskStatus.STOPPED.value]
+        yield f"{tally.done - elsewhere - as_before} done"
         for count, name in (
-            (elsewhere, TaskStatus.MADE_ELSEWHERE.value),
+            (elsewhere, _MADE_ELSEWHERE),
+            (as_before, _AS_BEFORE),
             (tally.failed - stopped, "failed"),
             (stopped, "stopped"),
             (tally.remaining, _NOT_RUN),
@@ -184,6 +188,13 @@ class Telling:
 
     # Tasks
 
+    def _state_of(self, told: TaskAccount) -> str:
+        """Give how a task ended; of one that did not have to run, whether that is because nothing upstream changed."""
+        plan, task = self._run.plan, self._tasks.get(told.task_id)
+        if told.state != _MADE_ELSEWHERE or plan is None or task is None or task not in plan:
+            return told.state
+        return _AS_BEFORE if plan[task].verdict is Verdict.UNKNOWN else told.state
+
     def _items(self) -> list[Item]:
         items: list[Item] = []
         with dag.outputs_held():
@@ -194,8 +205,8 @@ class Telling:
                     Item(
                         name=told.name,
                         family=told.family,
-                        state=told.state,
-                        tries=told.attempt,
+                        state=self._state_of(told),
+                        tries=told.attempt if told.tries else 0,
                         begin_s=told.tries[0].stretch.begin_s if told.tries else None,
                         took_s=told.took_s,
                         why=self._why(task),
