@@ -680,7 +680,8 @@ cy.on("tap", (event) => event.target === cy && !at("search").value && select(nul
 cy.on("mouseover", "node", () => (at("picture").style.cursor = "pointer"));
 cy.on("mouseout", "node", () => (at("picture").style.cursor = ""));
 cy.on("dragpan scrollzoom pinchzoom", () => (isFitted = false));
-window.addEventListener("resize", resized);
+new ResizeObserver(resized).observe(at("picture")); // also where the words above it take another line
 dark.addEventListener("change", () => cy.style(styles()));
 filters();
+cy.resize(); // the filters take some of its room
 redraw();
