@@ -352,6 +352,20 @@ def test_the_page_is_drawn_without_a_complaint_and_asks_nobody(browser: Browser,
     assert len(browser.picture()) > 20_000
 
 
+def test_on_paper_the_timeline_is_as_wide_as_the_page(browser: Browser, failed: Path) -> None:
+    browser.open(failed, until=DRAWN)
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    narrowed = (
+        "document.body.style.width = '600px';"
+        "return ['#chart canvas', '#chart'].map((part) => document.querySelector(part).getBoundingClientRect().width)"
+    )
+
+    drawn, width = browser.run(narrowed)  # nothing was drawn again meanwhile
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+    assert 300 < drawn <= width < 600
+
+
 def test_a_click_on_a_bar_tells_of_its_task(browser: Browser, failed: Path) -> None:
     browser.open(failed, until=DRAWN)
     painted = """
