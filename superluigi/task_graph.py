@@ -6,8 +6,10 @@ their values in what is.
 
 from __future__ import annotations
 
+import contextlib
 import html
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ from superluigi.forcing import plan_forcing
 from superluigi.pictures.graphs import Section, interactive
 from superluigi.planning import make_plan, task_of
 from superluigi.provenance import Mask, public_params
+from superluigi.records import inputs_of
 from superluigi.staleness import Sight, own_outputs
 from superluigi.storage import workplace
 
@@ -59,6 +62,7 @@ class TaskFacts:
         signs = {True: "✓", False: "○", None: ""}
         yield Section("Outputs", _first((signs[is_there], path) for path, is_there in self.outputs))
         record = self.record or {}
+        yield Section("Has yielded", tuple(_yielded(record)))
         told = {name: value for name, value in record.items() if name not in _NOT_SHOWN and value is not None}
         yield Section("Record", _first((name, _as_text(value)) for name, value in told.items()), is_folded=True)
 
@@ -189,6 +193,13 @@ def _known(planned: Planned, sight: Sight, mask: Mask) -> TaskFacts:
     )
     told = replace(planned, reasons=reasons)
     return TaskFacts(str(task.task_id), told, public_params(task), tuple(outputs), shown(record))
+
+
+def _yielded(record: Metadata) -> Iterator[tuple[str, str]]:
+    """Give the families of what a run has yielded, each with how many; no paths, as who made them may have secrets."""
+    with contextlib.suppress(ValueError):  # of a record that was altered
+        families = Counter(given.task_family or "?" for given in inputs_of(record) if given.is_dynamic)
+        yield from ((family, str(count)) for family, count in families.items())
 
 
 def _first(rows: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:

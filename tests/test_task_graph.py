@@ -145,6 +145,22 @@ def test_the_values_of_private_parameters_are_shown_neither_in_paths_nor_in_reas
             assert "hunter2" not in shown
 
 
+class Growing(AtomicTaskWithMetadata):
+    def output(self) -> Any:
+        return LocalFileTarget("growing.txt")
+
+    def run(self, output_path: Path) -> Any:
+        paths = yield [Letters(), Letters(letters="def")]
+        output_path.write_text("".join(path.read_text() for path in paths))
+
+
+def test_of_a_task_that_has_run_it_is_told_what_it_has_yielded() -> None:
+    run_task(Growing())
+    (told,) = graph(Growing()).facts
+
+    assert [section.rows for section in told.sections() if section.title == "Has yielded"] == [(("Letters", "2"),)]
+
+
 def test_the_page_holds_what_is_known_once() -> None:
     run_task(Letters())
 
