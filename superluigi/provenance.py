@@ -168,8 +168,13 @@ class Mask:
 
     def __call__(self, text: str, task: luigi.Task, required: Iterable[luigi.Task] = ()) -> str:
         """Give the text with asterisks."""
+        secrets = self.secrets(task, required)
+        return masked(text, secrets) if secrets else text
+
+    def secrets(self, task: luigi.Task, required: Iterable[luigi.Task] = ()) -> frozenset[str]:
+        """Give what has to be hidden where one tells of a task."""
         secretive = [one for one in (task, *required) if self._is_secretive(type(one))]
-        return masked(text, {secret for one in secretive for secret in secrets_of(one)}) if secretive else text
+        return frozenset(secret for one in secretive for secret in secrets_of(one))
 
     def _is_secretive(self, task_cls: type[luigi.Task]) -> bool:
         if task_cls not in self._has_secrets:

@@ -20,7 +20,7 @@ from superluigi.explaining import Tree, drawn
 from superluigi.forcing import plan_forcing
 from superluigi.pictures.graphs import Section, interactive
 from superluigi.planning import make_plan, task_of
-from superluigi.provenance import Mask, public_params
+from superluigi.provenance import Mask, masked, public_params
 from superluigi.records import inputs_of
 from superluigi.staleness import Sight, own_outputs
 from superluigi.storage import workplace
@@ -170,29 +170,35 @@ def graph(
 
 def _known(planned: Planned, sight: Sight, mask: Mask) -> TaskFacts:
     task = task_of(planned)
-    required = dag.deps(task)
-
-    def shown(value: Any) -> Any:
-        if isinstance(value, str):
-            return mask(value, task, required)
-        if isinstance(value, dict):
-            return {name: shown(item) for name, item in value.items()}
-        return list(map(shown, value)) if isinstance(value, list | tuple) else value
-
     own = {id(target): target for target in own_outputs(task)}
     outputs, record = [], None
     for target in dag.targets(task):
         seen = sight.found(own[id(target)]) if id(target) in own else None
-        outputs.append(
-            (shown(str(getattr(target, "path", target))), None if seen is None else seen.fingerprint is not None)
-        )
+        outputs.append((str(getattr(target, "path", target)), None if seen is None else seen.fingerprint is not None))
         record = record or (None if seen is None else seen.record)
+    facts = TaskFacts(str(task.task_id), planned, public_params(task), tuple(outputs), record)
+    secrets = mask.secrets(task, dag.deps(task))
+    return _hidden(facts, secrets) if secrets else facts
+
+
+def _hidden(facts: TaskFacts, secrets: frozenset[str]) -> TaskFacts:
+    def shown(value: Any) -> Any:
+        if isinstance(value, str):
+            return masked(value, secrets)
+        if isinstance(value, dict):
+            return {name: shown(item) for name, item in value.items()}
+        return list(map(shown, value)) if isinstance(value, list | tuple) else value
+
     reasons = tuple(
         replace(why, subject=shown(why.subject), before=shown(why.before), after=shown(why.after))
-        for why in planned.reasons
+        for why in facts.planned.reasons
     )
-    told = replace(planned, reasons=reasons)
-    return TaskFacts(str(task.task_id), told, public_params(task), tuple(outputs), shown(record))
+    return replace(
+        facts,
+        planned=replace(facts.planned, reasons=reasons),
+        outputs=tuple((shown(path), is_there) for path, is_there in facts.outputs),
+        record=shown(facts.record),
+    )
 
 
 def _yielded(record: Metadata) -> Iterator[tuple[str, str]]:
