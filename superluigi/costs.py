@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from superluigi import dag
 from superluigi.execution import copies_inputs
-from superluigi.plans import Planned, Verdict
+from superluigi.plans import Planned, Verdict, task_of
 from superluigi.staleness import Sight, has_record, own_outputs
 from superluigi.targets.s3 import is_remote
 
@@ -34,9 +34,11 @@ class Costs:
 
     def told(self, plan: Sequence[Planned]) -> list[Planned]:
         """Give the tasks with what they will take; of one without a former record the middle of its family."""
-        active = {planned.task for planned in plan if planned.verdict is not Verdict.SKIP and dag.is_work(planned.task)}
-        made_here = {planned.task for planned in plan if planned.verdict is Verdict.RUN}
-        outputs = {planned.task: own_outputs(planned.task) for planned in plan if has_record(planned.task)}
+        tasks = list(map(task_of, plan))
+        todo = (task_of(planned) for planned in plan if planned.verdict is not Verdict.SKIP)
+        active = set(filter(dag.is_work, todo))
+        made_here = {task_of(planned) for planned in plan if planned.verdict is Verdict.RUN}
+        outputs = {task: own_outputs(task) for task in tasks if has_record(task)}
         self._sight.look_for_records(
             target for task, found in outputs.items() for target in found if task in active or not is_remote(target)
         )
@@ -46,14 +48,14 @@ class Costs:
         downloads = self._downloads([task for task in self._graph if task in active], made_here)
         return [
             planned
-            if planned.task not in active
+            if task not in active
             else replace(
                 planned,
-                download_bytes=downloads[planned.task],
-                expected_s=_known_or_usual(planned.task, durations, usual_s),
-                expected_bytes=_whole(_known_or_usual(planned.task, sizes, usual_bytes)),
+                download_bytes=downloads[task],
+                expected_s=_known_or_usual(task, durations, usual_s),
+                expected_bytes=_whole(_known_or_usual(task, sizes, usual_bytes)),
             )
-            for planned in plan
+            for planned, task in zip(plan, tasks, strict=True)
         ]
 
     def _recorded(self, targets: list[Target], read: Callable[[Metadata], list[float]]) -> float | None:

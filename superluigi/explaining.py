@@ -16,7 +16,7 @@ from superluigi.forcing import Forcing, plan_forcing
 from superluigi.markup import Tone
 from superluigi.pictures.drawings import Drawing
 from superluigi.planning import make_plan
-from superluigi.plans import Plan, Planned, Verdict
+from superluigi.plans import Plan, Planned, Verdict, task_of
 from superluigi.staleness import Cause, Reason, gives_values, has_record, makers_of_values, own_outputs
 from superluigi.storage import workplace
 from superluigi.targets.metadata import now
@@ -210,21 +210,26 @@ def _planned(tasks: list[luigi.Task], forcing: Forcing) -> Plan:
 
 def drawn(plan: Plan, roots: Iterable[luigi.Task]) -> Graph:
     """Give the tasks of a plan as a graph, each with its state."""
-    return Graph("", tuple(str(task.task_id) for task in roots), tuple(map(_drawn, plan)), _LOOKS)
+    mask = provenance.Mask()
+    return Graph(
+        "", tuple(str(task.task_id) for task in roots), tuple(_drawn(planned, mask) for planned in plan), _LOOKS
+    )
 
 
-def _drawn(planned: Planned) -> Node:
-    detail = "" if planned.verdict is Verdict.SKIP else "; ".join(map(str, planned.reasons))
+def _drawn(planned: Planned, mask: provenance.Mask) -> Node:
+    task = task_of(planned)
+    required = dag.required(task)
+    reasons = "" if planned.verdict is Verdict.SKIP else "; ".join(map(str, planned.reasons))
+    detail = mask(reasons, task, (upstream for _, upstream in required)) if reasons else ""
     edges = tuple(
         Edge(str(upstream.task_id), ".".join(map(str, (part for part in role if part is not None))))
-        for role, upstream in dag.required(planned.task)
+        for role, upstream in required
     )
-    task = planned.task
     return Node(str(task.task_id), public_name(task), _state_of(planned), detail, edges, task.get_task_family())
 
 
 def _state_of(planned: Planned) -> str:
-    if dag.is_external(planned.task):
+    if dag.is_external(task_of(planned)):
         return "gone" if planned.reasons else "elsewhere"
     if planned.verdict is not Verdict.RUN:
         if planned.verdict is Verdict.UNKNOWN:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from superluigi import markup, visuals
 from superluigi.errors import public_name
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     import luigi
 
+    from superluigi.luigi_task import AnyTask
     from superluigi.targets.metadata import Metadata
     from superluigi.unsettled import Read
 
@@ -40,7 +41,7 @@ class Planned:
     `download_bytes` is what it brings here first of its inputs in S3, None if that is not known.
     """
 
-    task: luigi.Task
+    task: AnyTask
     verdict: Verdict
     reasons: tuple[Reason, ...] = ()
     download_bytes: int | None = None
@@ -59,6 +60,11 @@ class Planned:
             "expected_s": self.expected_s,
             "expected_bytes": self.expected_bytes,
         }
+
+
+def task_of(planned: Planned) -> luigi.Task:
+    """Give its task as what it is at run time; users' type checkers are told of two kinds, see `luigi_task`."""
+    return cast("luigi.Task", planned.task)
 
 
 class Plan:
@@ -84,7 +90,7 @@ class Plan:
     def __contains__(self, task: object) -> bool:
         return task in self._by_task
 
-    def __getitem__(self, task: luigi.Task) -> Planned:
+    def __getitem__(self, task: AnyTask) -> Planned:
         return self._by_task[task]
 
     def part(self, tasks: Collection[luigi.Task]) -> Plan:

@@ -157,6 +157,32 @@ def masked(text: str, secrets: Iterable[str]) -> str:
     return text
 
 
+class Mask:
+    """Puts asterisks into what is told of tasks, for their secrets and those of what they require directly.
+
+    Their paths may hold them, and reasons and errors name paths. Each class is looked at once: most have no secrets.
+    """
+
+    def __init__(self) -> None:
+        self._has_secrets: dict[type, bool] = {}
+
+    def __call__(self, text: str, task: luigi.Task, required: Iterable[luigi.Task] = ()) -> str:
+        """Give the text with asterisks."""
+        secrets = self.secrets(task, required)
+        return masked(text, secrets) if secrets else text
+
+    def secrets(self, task: luigi.Task, required: Iterable[luigi.Task] = ()) -> frozenset[str]:
+        """Give what has to be hidden where one tells of a task."""
+        secretive = [one for one in (task, *required) if self._is_secretive(type(one))]
+        return frozenset(secret for one in secretive for secret in secrets_of(one))
+
+    def _is_secretive(self, task_cls: type[luigi.Task]) -> bool:
+        if task_cls not in self._has_secrets:
+            params = task_cls.get_params()
+            self._has_secrets[task_cls] = any(param.visibility != ParameterVisibility.PUBLIC for _, param in params)
+        return self._has_secrets[task_cls]
+
+
 def describe_input(task: luigi.Task, target: Any, fingerprint: str | None, stamp: str | None = None) -> Metadata:
     """Give what a record says of one output of an upstream task; what cannot be known is None.
 

@@ -1,12 +1,15 @@
 """The graph of tasks as a picture to look into: each task with its state, why it will run, and what its record says.
 
-The invariant: it shows what a plan has found, and asks nothing more; private and hidden parameters are not shown.
+The invariant: it shows what a plan has found, and asks nothing more; private and hidden parameters are not shown, nor
+their values in what is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import html
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -17,16 +20,17 @@ from superluigi.explaining import Tree, drawn
 from superluigi.forcing import plan_forcing
 from superluigi.pictures.graphs import Section, interactive
 from superluigi.planning import make_plan
-from superluigi.provenance import public_params
+from superluigi.plans import task_of
+from superluigi.provenance import Mask, masked, public_params
+from superluigi.records import inputs_of
 from superluigi.staleness import Sight, own_outputs
 from superluigi.storage import workplace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    import luigi
-
     from superluigi.forcing import TaskClasses, TaskNames
+    from superluigi.luigi_task import AnyTask
     from superluigi.plans import Planned
     from superluigi.targets.metadata import Metadata
 
@@ -59,6 +63,7 @@ class TaskFacts:
         signs = {True: "✓", False: "○", None: ""}
         yield Section("Outputs", _first((signs[is_there], path) for path, is_there in self.outputs))
         record = self.record or {}
+        yield Section("Has yielded", tuple(_yielded(record)))
         told = {name: value for name, value in record.items() if name not in _NOT_SHOWN and value is not None}
         yield Section("Record", _first((name, _as_text(value)) for name, value in told.items()), is_folded=True)
 
@@ -125,7 +130,7 @@ class TaskGraph(Tree):
 
 
 def graph(
-    task: luigi.Task | Iterable[luigi.Task],
+    task: AnyTask | Iterable[AnyTask],
     *,
     force: bool = False,
     force_upstream: bool = False,
@@ -140,9 +145,8 @@ def graph(
     Raises:
         TaskTypeError: something else than a task is given, such as its class, or no task at all.
     """
-    roots = list(dict.fromkeys(task)) if isinstance(task, Iterable) else [task]
-    for root in roots:
-        dag.check_is_asked_of_task(root, "graph")
+    given = dict.fromkeys(task) if isinstance(task, Iterable) else [task]
+    roots = [dag.check_is_asked_of_task(root, "graph") for root in given]
     if not roots:
         message = "graph() was given no task: give one or several."
         raise TaskTypeError(message)
@@ -158,21 +162,51 @@ def graph(
     try:
         with workplace.hands_off(), dag.outputs_held():
             plan = make_plan(roots, forcing, rerun_stale=True, raise_exception=True, with_cost=True, sight=sight)
-            facts = tuple(_known(planned, sight) for planned in plan)
+            mask = Mask()
+            facts = tuple(_known(planned, sight, mask) for planned in plan)
             return TaskGraph(plan, drawn(plan, roots), facts)
     finally:
         dag.forget()
 
 
-def _known(planned: Planned, sight: Sight) -> TaskFacts:
-    task = planned.task
+def _known(planned: Planned, sight: Sight, mask: Mask) -> TaskFacts:
+    task = task_of(planned)
     own = {id(target): target for target in own_outputs(task)}
     outputs, record = [], None
     for target in dag.targets(task):
         seen = sight.found(own[id(target)]) if id(target) in own else None
         outputs.append((dag.place_of(target), None if seen is None else seen.fingerprint is not None))
         record = record or (None if seen is None else seen.record)
-    return TaskFacts(str(task.task_id), planned, public_params(task), tuple(outputs), record)
+    facts = TaskFacts(str(task.task_id), planned, public_params(task), tuple(outputs), record)
+    secrets = mask.secrets(task, dag.deps(task))
+    return _hidden(facts, secrets) if secrets else facts
+
+
+def _hidden(facts: TaskFacts, secrets: frozenset[str]) -> TaskFacts:
+    def shown(value: Any) -> Any:
+        if isinstance(value, str):
+            return masked(value, secrets)
+        if isinstance(value, dict):
+            return {name: shown(item) for name, item in value.items()}
+        return list(map(shown, value)) if isinstance(value, list | tuple) else value
+
+    reasons = tuple(
+        replace(why, subject=shown(why.subject), before=shown(why.before), after=shown(why.after))
+        for why in facts.planned.reasons
+    )
+    return replace(
+        facts,
+        planned=replace(facts.planned, reasons=reasons),
+        outputs=tuple((shown(path), is_there) for path, is_there in facts.outputs),
+        record=shown(facts.record),
+    )
+
+
+def _yielded(record: Metadata) -> Iterator[tuple[str, str]]:
+    """Give the families of what a run has yielded, each with how many; no paths, as who made them may have secrets."""
+    with contextlib.suppress(ValueError):  # of a record that was altered
+        families = Counter(given.task_family or "?" for given in inputs_of(record) if given.is_dynamic)
+        yield from ((family, str(count)) for family, count in families.items())
 
 
 def _first(rows: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:

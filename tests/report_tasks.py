@@ -8,6 +8,8 @@ import luigi
 from executor_tasks import Piece
 from luigi.parameter import ParameterVisibility
 
+from superluigi import LocalFileTarget
+
 SECRET = "hunter2-is-secret"
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\">&amp;{a|b}\u202e\x1b[31m"
 
@@ -33,6 +35,29 @@ class Refused(Asked):
 
     def refuse(self, said: str) -> None:
         raise ValueError(said)
+
+
+class Vault(Piece):
+    """Has its secret in its path."""
+
+    name = luigi.Parameter(default="vault")
+    token = luigi.Parameter(default=SECRET, visibility=ParameterVisibility.HIDDEN)
+
+    def output(self) -> Any:
+        return LocalFileTarget(f"{self.folder}/{self.token}.txt")
+
+
+class Opening(Piece):
+    """Has no secret itself, and fails with one in the paths of its inputs."""
+
+    name = luigi.Parameter(default="opening")
+
+    def requires(self) -> Any:
+        return {"vault": Vault(folder=self.folder)}
+
+    def run(self, input_path: Any, output_path: Path) -> None:
+        message = f"{self.input()['vault'].path} holds nothing"
+        raise ValueError(message)
 
 
 class Both(Piece):

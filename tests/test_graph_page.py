@@ -144,7 +144,6 @@ def test_the_keys_lead_to_the_search_and_from_box_to_box(opened):
     assert browser.run("return choice.selected") == "t1"
     press(browser, ESCAPE)
     assert browser.run("return [document.getElementById('search').value, cy.nodes('.dimmed').length]") == ["", 0]
-    browser.run("document.getElementById('picture').focus()")
     press(browser, LEFT)
     assert browser.text("#panel h2") == "Top(x=1)"
     press(browser, LEFT)
@@ -192,9 +191,11 @@ def test_of_a_chain_of_one_family_the_neighbourhood_of_a_task_is_shown(opened):
     assert len(boxes(browser)) == 2
     browser.click("#panel .actions button")
     assert boxes(browser) == ["✓ Link n=4999", "✓ Link n=5000", "✓ Link n=5001"]
+    assert browser.run("return cy.elements('.dimmed').length") == 0
     browser.run("document.querySelector('#panel select').value = '5'")
     browser.click("#panel .actions button")
     assert len(boxes(browser)) == 11
+    assert browser.run("return document.querySelector('#panel select').value") == "5"
     browser.click("#whole")
     assert len(boxes(browser)) == 2
 
@@ -220,6 +221,29 @@ def test_a_notebook_shows_the_page_in_a_frame(browser, tmp_path):
 
     assert shown == ["✗ External path=raw.csv"]
     assert (browser.problems(), browser.requests()) == ([], [])
+
+
+def test_in_a_narrow_window_there_is_room_for_the_filters_and_then_for_the_details(browser, opened):
+    size = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        opened(small())
+        heights = "return ['nav', '#picture', '#panel'].map((part) => document.querySelector(part).offsetHeight)"
+
+        filters, picture, _ = browser.run(heights)
+        lowest = browser.run("return cy.elements().renderedBoundingBox().y2")
+        lines = browser.run("return document.querySelector('nav').scrollHeight")
+        click_box(browser, "↻ Top")
+        settle(browser)
+        none, picture_beside, details = browser.run(heights)
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    assert filters + 1 >= lines
+    assert picture > max(300, lowest)
+    assert none == 0
+    assert picture_beside > 200
+    assert details > 150
 
 
 def test_light_and_dark_are_two_pictures_and_neither_is_blank(opened):

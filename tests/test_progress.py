@@ -259,6 +259,7 @@ def test_with_single_flight_a_task_of_our_own_starts_and_ends(engine: Engine, fo
     engine.run(flights.Flight(folder=folder), single_flight=True, progress=told)
 
     assert told.in_short()[1:3] == ["start Flight 1 0d 1r 0f 0w", "done Flight 1d 0r 0f 0w"]
+    assert told.of(TaskEnded)[0].process_id is not None
 
 
 @with_s3

@@ -13,7 +13,7 @@ from browser import Browser
 from engines import RETRIED, Engine, engines
 from executor_tasks import FailingOnce, Piece, Whole
 from progress_tasks import SIZE_BYTES, Sent
-from report_tasks import SECRET, Both, Going, Refused
+from report_tasks import SECRET, Both, Going, Opening, Refused
 
 from superluigi import ConfigError, External, TaskEnded, TaskFailedError, TaskPaused, TransferEnded, run_task
 from superluigi.markup import Tone
@@ -111,6 +111,14 @@ def test_nothing_private_is_told(folder: str, page: Path) -> None:
     assert "***" in page.read_text(encoding="utf-8")
 
 
+def test_what_is_private_to_an_input_is_not_told_of_its_reader_either(folder: str, page: Path) -> None:
+    with pytest.raises(TaskFailedError):
+        run_task(Opening(folder=folder), report=page)
+
+    assert SECRET not in page.read_text(encoding="utf-8")
+    assert f"{folder}/***.txt holds nothing" in page.read_text(encoding="utf-8")
+
+
 def test_what_is_too_long_to_be_read_is_cut(folder: str, page: Path) -> None:
     with pytest.raises(TaskFailedError):
         run_task(Refused(folder=folder), report=page)
@@ -192,6 +200,17 @@ def test_the_reason_to_run_is_told(folder: str, page: Path) -> None:
     assert first.items["Piece"][6].endswith("piece.txt was not there")
     assert second.items["Piece"][6] == "it was forced"
     assert "piece.txt was altered since it was made" in Read(page).items["Piece"][6]
+
+
+def test_what_waited_for_inputs_that_came_out_as_before_is_still_up_to_date(folder: str, page: Path) -> None:
+    run_task(Whole(folder=folder))
+    Path(folder, "a.txt").write_text("altered")
+
+    run_task(Whole(folder=folder), rerun_stale=True, report=page)
+
+    read = Read(page)
+    assert read.facts["tasks"] == "1 done, 1 still up to date"
+    assert (read.state_of("Whole"), read.items["Whole"][3]) == ("still up to date", 0)
 
 
 def test_a_transfer_has_its_bar_and_its_rate(bucket: str, page: Path) -> None:
@@ -331,6 +350,20 @@ def test_the_page_is_drawn_without_a_complaint_and_asks_nobody(browser: Browser,
     assert colours > 20
     assert ground == ("rgb(22, 25, 29)" if dark else "rgb(255, 255, 255)")
     assert len(browser.picture()) > 20_000
+
+
+def test_on_paper_the_timeline_is_as_wide_as_the_page(browser: Browser, failed: Path) -> None:
+    browser.open(failed, until=DRAWN)
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    narrowed = (
+        "document.body.style.width = '600px';"
+        "return ['#chart canvas', '#chart'].map((part) => document.querySelector(part).getBoundingClientRect().width)"
+    )
+
+    drawn, width = browser.run(narrowed)  # nothing was drawn again meanwhile
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+    assert 300 < drawn <= width < 600
 
 
 def test_a_click_on_a_bar_tells_of_its_task(browser: Browser, failed: Path) -> None:

@@ -106,6 +106,61 @@ def test_private_parameters_are_in_no_form() -> None:
         assert "hidden" not in shown
 
 
+class Kept(AtomicTaskWithMetadata):
+    """Has a secret in its path, and tells it in its record."""
+
+    token = luigi.Parameter(visibility=luigi.parameter.ParameterVisibility.HIDDEN)
+
+    def output(self) -> Any:
+        return LocalFileTarget(f"{self.token}/kept.txt")
+
+    def run(self, output_path: Path, metadata: Any) -> None:
+        metadata["seen"] = {"at": [f"https://example.com/?key={self.token}"]}
+        output_path.write_text("kept")
+
+
+class Reader(AtomicTaskWithMetadata):
+    def requires(self) -> Any:
+        return Kept(token="hunter2")
+
+    def output(self) -> Any:
+        return LocalFileTarget("read.txt")
+
+    def run(self, input_path: Path, output_path: Path) -> None:
+        output_path.write_text(input_path.read_text())
+
+
+def test_the_values_of_private_parameters_are_shown_neither_in_paths_nor_in_reasons_nor_in_records() -> None:
+    missing = graph(Reader())
+    run_task(Reader())
+    complete = graph(Reader())
+    Path("hunter2/kept.txt").write_text("other")
+    stale = graph(Reader())
+
+    assert "***/kept.txt does not exist" in missing.to_text()
+    assert "***/kept.txt was altered" in stale.to_text()
+    assert "https://example.com/?key=***" in complete.to_json()
+    for drawn in (missing, complete, stale, tree(Reader())):
+        for shown in (drawn.to_html(), drawn.to_json(), drawn.to_text(), drawn.to_dot(), drawn.to_mermaid()):
+            assert "hunter2" not in shown
+
+
+class Growing(AtomicTaskWithMetadata):
+    def output(self) -> Any:
+        return LocalFileTarget("growing.txt")
+
+    def run(self, output_path: Path) -> Any:
+        paths = yield [Letters(), Letters(letters="def")]
+        output_path.write_text("".join(path.read_text() for path in paths))
+
+
+def test_of_a_task_that_has_run_it_is_told_what_it_has_yielded() -> None:
+    run_task(Growing())
+    (told,) = graph(Growing()).facts
+
+    assert [section.rows for section in told.sections() if section.title == "Has yielded"] == [(("Letters", "2"),)]
+
+
 def test_the_page_holds_what_is_known_once() -> None:
     run_task(Letters())
 

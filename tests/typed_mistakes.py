@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import superluigi
-from superluigi import AtomicTaskWithMetadata, DateParameter, IntParameter, LocalFileTarget, run_task, typed, why
+from superluigi import AtomicTaskWithMetadata, DateParameter, IntParameter, LocalFileTarget, graph, run_task, typed, why
 
 
 class Unchecked(AtomicTaskWithMetadata):
@@ -50,5 +50,6 @@ Checked(day=date(2022, 12, 15)).depth.upper()  # mypy: attr-defined; pyright: re
 run_task(3)  # mypy: call-overload; pyright: reportArgumentType, reportCallIssue
 run_task(Checked(day=date(2022, 12, 15)), num_worker=2)  # mypy: call-overload; pyright: reportCallIssue
 run_task(Checked(day=date(2022, 12, 15))).bucket  # mypy: attr-defined; pyright: reportAttributeAccessIssue
+graph(Unchecked)  # mypy: arg-type; pyright: reportArgumentType
 why(Checked)  # mypy: arg-type; pyright: reportArgumentType
 superluigi.run_tasks  # mypy: attr-defined; pyright: reportAttributeAccessIssue

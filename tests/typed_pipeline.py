@@ -50,6 +50,7 @@ from superluigi import (
     at_least,
     debug,
     diff,
+    graph,
     history,
     lineage,
     plan,
@@ -309,7 +310,12 @@ def main() -> None:
     run_task([measurements, Growing, Scratch(), Plain], force_upstream_to_task=measurements)
     run_task(Report, config_file=Path("luigi.cfg"), force_upstream_to_task_cls=[Measurements, Plain, "Model"])
     for planned in plan(Mixed(), rerun_stale=True):
-        print(planned.task, planned.reasons)
+        print(planned.task.task_id, planned.reasons)
+        if isinstance(planned.task, Measurements):
+            assert_type(planned.task.date, date)
+    print(plan(measurements)[measurements].reasons, measurements in plan(Mixed()))
+    graph(measurements).save("graph.html")
+    graph([measurements, features], force_upstream_to_task=measurements).save(Path("graph.svg"))
     print(why(measurements), tree(features, force_upstream=True), lineage(measurements.output()))
     print(diff("a.csv", "b.csv"), bool(verify("a.csv")), [row.value for row in history(Measurements, "row_count")])
     accept(measurements)

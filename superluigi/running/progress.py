@@ -174,7 +174,6 @@ class Progress:
                 state.attempt += 1
                 state.ran_s = 0.0
             state.is_paused = False
-            state.site = Site()
             state.since = time.monotonic()
             self._clock.changes(len(self._running))
             self._remaining[state.kind] -= 1
@@ -195,6 +194,7 @@ class Progress:
                 state.is_paused = True
                 self._remaining[state.kind] += 1
                 self._tell_of(TaskPaused, state, **_told_of(state.site))
+                state.site = Site()  # it goes on somewhere else, perhaps
 
     def ended(self, task: luigi.Task, status: TaskStatus, reason: str = "") -> None:
         """Take how a task ended; one that could not tell that it began has done so."""
@@ -211,6 +211,7 @@ class Progress:
             self._counts[status] += 1
             where = _told_of(state.site)
             self._tell_of(TaskEnded, state, status=status, duration_s=state.ran_s, reason=reason, **where)
+            state.site = Site()
 
     def end(self, *, is_success: bool) -> None:
         """Take that the run is over."""

@@ -12,17 +12,17 @@ import os
 import platform
 import socket
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 import luigi
-from luigi.parameter import ParameterVisibility
 
 from superluigi import dag, provenance
 from superluigi.errors import TaskFailedError, public_name
 from superluigi.failures import said_by
 from superluigi.markup import Tone, duration
 from superluigi.pictures.timeline import Bar, Item, Look, Row, Story, Table, Timeline
+from superluigi.plans import Verdict
 from superluigi.running.account import PAUSED
 from superluigi.running.events import TaskStatus, TransferEnded
 from superluigi.running.lanes import Stretch, assigned, lanes_of, longest_chain
@@ -40,11 +40,13 @@ if TYPE_CHECKING:
 
 _DONE, _FAILED = TaskStatus.DONE.value, TaskStatus.FAILED.value
 _NOT_RUN, _BROKE_OFF, _INTERRUPTED = "did not run", "broke off", "interrupted"
+_MADE_ELSEWHERE, _AS_BEFORE = TaskStatus.MADE_ELSEWHERE.value, "still up to date"
 _LOOKS = {
     _DONE: Look("✓", Tone.GOOD),
     _FAILED: Look("✗", Tone.BAD),
     TaskStatus.STOPPED.value: Look("■", Tone.NOTE),
-    TaskStatus.MADE_ELSEWHERE.value: Look("≡", Tone.FAINT),
+    _MADE_ELSEWHERE: Look("≡", Tone.FAINT),
+    _AS_BEFORE: Look("≡", Tone.FAINT),
     PAUSED: Look("‖", Tone.FAINT),
     _NOT_RUN: Look("○", Tone.FAINT),
     _INTERRUPTED: Look("■", Tone.NOTE),
@@ -72,7 +74,7 @@ class Telling:
         self._roots = roots
         self._raised = raised
         self._tasks = tasks  # all that there were to run, by their ids
-        self._secretive: dict[type, bool] = {}
+        self._mask = provenance.Mask()
         assert account.ended is not None
         self._ended = account.ended
         self._began = account.ended.at - dt.timedelta(seconds=account.ended.duration_s)
@@ -150,11 +152,12 @@ class Telling:
 
     def _counts(self) -> Iterator[str]:
         tally = self._ended.tally
-        elsewhere = sum(told.state == TaskStatus.MADE_ELSEWHERE.value for told in self._account.tasks.values())
-        stopped = sum(told.state == TaskStatus.STOPPED.value for told in self._account.tasks.values())
-        yield f"{tally.done - elsewhere} done"
+        states = Counter(map(self._state_of, self._account.tasks.values()))
+        elsewhere, as_before, stopped = states[_MADE_ELSEWHERE], states[_AS_BEFORE], states[TaskStatus.STOPPED.value]
+        yield f"{tally.done - elsewhere - as_before} done"
         for count, name in (
-            (elsewhere, TaskStatus.MADE_ELSEWHERE.value),
+            (elsewhere, _MADE_ELSEWHERE),
+            (as_before, _AS_BEFORE),
             (tally.failed - stopped, "failed"),
             (stopped, "stopped"),
             (tally.remaining, _NOT_RUN),
@@ -185,6 +188,13 @@ class Telling:
 
     # Tasks
 
+    def _state_of(self, told: TaskAccount) -> str:
+        """Give how a task ended; of one that did not have to run, whether that is because nothing upstream changed."""
+        plan, task = self._run.plan, self._tasks.get(told.task_id)
+        if told.state != _MADE_ELSEWHERE or plan is None or task is None or task not in plan:
+            return told.state
+        return _AS_BEFORE if plan[task].verdict is Verdict.UNKNOWN else told.state
+
     def _items(self) -> list[Item]:
         items: list[Item] = []
         with dag.outputs_held():
@@ -195,8 +205,8 @@ class Telling:
                     Item(
                         name=told.name,
                         family=told.family,
-                        state=told.state,
-                        tries=told.attempt,
+                        state=self._state_of(told),
+                        tries=told.attempt if told.tries else 0,
                         begin_s=told.tries[0].stretch.begin_s if told.tries else None,
                         took_s=told.took_s,
                         why=self._why(task),
@@ -247,12 +257,7 @@ class Telling:
         return [] if task is None else dag.targets(task)
 
     def _masked(self, task: luigi.Task | None, text: str) -> str:
-        if task is None:
-            return text
-        cls = type(task)
-        if cls not in self._secretive:
-            self._secretive[cls] = any(param.visibility != ParameterVisibility.PUBLIC for _, param in cls.get_params())
-        return provenance.masked(text, provenance.secrets_of(task)) if self._secretive[cls] else text
+        return text if task is None else self._mask(text, task, self._run.requirements.get(task, ()))
 
     def _before(self, stretch: Stretch) -> Iterator[Stretch]:
         """Give when what a task needs ran, and who has yielded it, and the task itself, that has gone on or failed."""
@@ -272,7 +277,7 @@ class Telling:
                 state=one.state,
                 label=told.family,
                 item=self._numbers[told.task_id],
-                note=_note(one),
+                note=self._masked(self._tasks.get(told.task_id), _note(one)),
             )
             for told in self._ran
             for one in told.tries
@@ -306,11 +311,12 @@ class Telling:
         inputs = [f"{given.role} = {given.path}" if given.role else given.path for given in failure.inputs]
         log = [] if failure.log is None else [failure.log + (f" on {failure.host}" if failure.host else "")]
         told = [("where", frames), ("inputs", _cut(inputs)), ("log", log)]
+        trace = failure.traceback.strip()
         return Story(
             title=failure.task,
             why=self._masked(task, failure.reason),
             told=[(name, [self._masked(task, line) for line in lines]) for name, lines in told],
-            text=failure.traceback.strip() if failure.exception is not None or "\n" in failure.traceback else "",
+            text=self._masked(task, trace) if failure.exception is not None or "\n" in failure.traceback else "",
             item=-1 if task is None else self._numbers.get(str(task.task_id), -1),
         )
 

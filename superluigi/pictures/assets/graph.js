@@ -480,9 +480,11 @@ function sectionOf([title, isFolded, rows]) {
 function ofTask(task) {
   const levels = element("select", { ariaLabel: "Levels up and down" });
   for (const [value, text] of [[1, "1 level"], [2, "2 levels"], [5, "5 levels"], [Infinity, "all levels"]]) levels.append(new Option(text, value));
+  if (choice.around) levels.value = choice.around.levels;
   const limit = () => {
     choice.around = { task: task.index, levels: Number(levels.value) };
     choice.picked.add(task.index);
+    at("search").value = ""; // or the neighbours are dimmed, as they are not what was looked for
     redraw();
     select(`t${task.index}`);
   };
@@ -635,7 +637,7 @@ document.addEventListener("keydown", (event) => {
   const isTyping = ["INPUT", "SELECT"].includes(event.target.tagName) && event.target.type !== "checkbox";
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Escape") {
-    event.target.blur();
+    at("picture").focus(); // from where the arrow keys go on
     if (at("panel").hidden && choice.around) leave();
     else dismiss();
   } else if (isTyping) {
@@ -678,7 +680,8 @@ cy.on("tap", (event) => event.target === cy && !at("search").value && select(nul
 cy.on("mouseover", "node", () => (at("picture").style.cursor = "pointer"));
 cy.on("mouseout", "node", () => (at("picture").style.cursor = ""));
 cy.on("dragpan scrollzoom pinchzoom", () => (isFitted = false));
-window.addEventListener("resize", resized);
+new ResizeObserver(resized).observe(at("picture")); // also where the words above it take another line
 dark.addEventListener("change", () => cy.style(styles()));
 filters();
+cy.resize(); // the filters take some of its room
 redraw();
