@@ -1142,3 +1142,40 @@ def test_forked_tasks_end_well_where_run_task_is_called_in_a_thread_of_an_execut
     for process in started:
         process.join()
     assert [process.exitcode for process in started] == [0]
+
+
+def _labelled(label: str, where: str = "") -> type[AtomicTaskWithMetadata]:
+    class Labelled(AtomicTaskWithMetadata):
+        def output(self) -> LocalFileTarget:
+            return LocalFileTarget(f"{where or label}.txt")
+
+        def run(self, output_path: Path) -> None:
+            output_path.write_text(label)
+
+    return Labelled
+
+
+@pytest.mark.parametrize("how", ["asked for", "required"])
+def test_two_tasks_of_one_name_with_different_outputs_are_refused_before_anything_runs(
+    how: str, tmp_path: Path
+) -> None:
+    both = [_labelled("one")(), _labelled("two")()]
+
+    class Both(Task):
+        def requires(self) -> Any:
+            return both
+
+        def output(self) -> LocalFileTarget:
+            return LocalFileTarget("both.txt")
+
+    with pytest.raises(TaskTypeError, match=r"Two tasks with different outputs are both Labelled\(\).*task_namespace"):
+        run_task(both if how == "asked for" else Both())
+
+    assert list(tmp_path.glob("*.txt")) == []
+
+
+def test_a_class_that_a_function_makes_anew_each_time_is_one_task_where_its_output_is_one(tmp_path: Path) -> None:
+    tasks = [_labelled("one", "same")(), _labelled("one", "same")()]
+
+    assert run_task(tasks) == [Path("same.txt")] * 2
+    assert (tmp_path / "same.txt").read_text() == "one"

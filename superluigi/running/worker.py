@@ -26,7 +26,7 @@ from luigi.task_status import DONE, FAILED, PENDING, UNKNOWN
 from luigi.worker import TaskStatusReporter, TracebackWrapper, _get_retry_policy_dict
 
 from superluigi import dag, identity, task_log
-from superluigi.errors import CycleError, TaskFailedError, TaskTypeError
+from superluigi.errors import CycleError, TaskFailedError, TaskTypeError, public_name
 from superluigi.execution import prepare_to_fork
 from superluigi.failures import Circumstances
 from superluigi.outlook import Outlook
@@ -89,6 +89,7 @@ class Worker(luigi.worker.Worker):
 
         Raises:
             CycleError: tasks require each other in a circle.
+            TaskTypeError: what is required is no task, or cannot be told from another one.
         """
         self._cleanup.ask_for(roots)
         return self._add_graph(roots)
@@ -193,6 +194,7 @@ class Worker(luigi.worker.Worker):
     def _add_one(self, task: luigi.Task) -> list[luigi.Task]:
         """Tell the scheduler of a task; give what it needs, unless it is complete."""
         is_complete = self._check(task)
+        self._check_is_alone(task)
         if is_complete is True:
             self._told_done.add(task)
         if is_complete is False and self._is_done_there(task):
@@ -203,6 +205,28 @@ class Worker(luigi.worker.Worker):
             self._has_id(required)  # Luigi asks for the ids of all that is required before each is checked
             upstream.append(required)
         return upstream
+
+    def _check_is_alone(self, task: luigi.Task) -> None:
+        """See that no other task of the run has its id: the scheduler would take one of them for both.
+
+        Raises:
+            TaskTypeError: one has, and other outputs; with the same outputs they are one task, defined twice.
+        """
+        other = self._scheduled_tasks.get(task.task_id)
+        if other is None or other == task:
+            return
+        try:
+            places = [list(map(dag.place_of, dag.targets(one))) for one in (task, other)]
+        except Exception:  # noqa: BLE001  (the task fails with it where it runs)
+            return
+        if places[0] != places[1]:
+            kinds = " and ".join(f"{type(one).__module__}.{type(one).__qualname__}" for one in (other, task))
+            message = (
+                f"Two tasks with different outputs are both {public_name(task)}, of {kinds}: Luigi tells tasks apart "
+                "by the names of their classes and by their parameters. Give one class another name, or a "
+                "task_namespace."
+            )
+            raise TaskTypeError(message)
 
     def _is_done_there(self, task: luigi.Task) -> bool:
         """Say whether the scheduler takes a task for done that is to run: it is forced, or its output vanished.
