@@ -6,6 +6,7 @@ on one server, which is started when the first test asks for it and, under pytes
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import secrets
@@ -200,6 +201,11 @@ def bucket(s3_server: EmbeddedS3, local_data_dir: Path) -> Iterator[str]:
 def s3(bucket: str, s3_server: EmbeddedS3) -> S3:
     """The bucket of the test, with short ways to fill it and to look into it."""
     return S3(bucket, s3_server)
+
+
+def pytest_sessionfinish() -> None:
+    """See that a process that does not end, for what a test has left in it, is ended and says where it hangs."""
+    faulthandler.dump_traceback_later(300, exit=True, file=sys.__stderr__)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
