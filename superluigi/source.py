@@ -9,6 +9,7 @@ once.
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib.util
 import inspect
@@ -24,7 +25,7 @@ import luigi
 
 from superluigi.forks import open_in_forks
 from superluigi.origins import Own
-from superluigi.syntax import assigned, told
+from superluigi.syntax import assigned, assigned_by, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _Parsed = TypeVar("_Parsed")
 
 _PARSE_TRIES = 10
+_HOLDERS = ("__wrapped__", "func", "__func__", "fget")
 _DYNAMIC = "<dynamic-code>"  # the file that cloudpickle names from 3.1.3 on; before that, the file of the source
 _parsing = open_in_forks(threading.Lock())
 # The file, or cell of a notebook, and the line at which classes of tasks were defined.
@@ -106,12 +108,28 @@ def _is_task(item: Any) -> bool:
 
 
 def _plain(item: Any) -> Any:
-    """Give what a decorator that keeps its function (`functools.wraps`, `cache`, `partial`) has around it."""
-    while True:
-        inner = getattr(item, "__wrapped__", None) or getattr(item, "func", None)
-        if not callable(inner) or isinstance(item, type):
-            return item
-        item = inner
+    """Give what a decorator that keeps its function (`functools.wraps`, `cache`, `partial`), or a method, has in it.
+
+    Objects that answer to every name, such as mocks and `sqlalchemy.func`, hold nothing by that.
+    """
+    seen: set[int] = set()
+    while id(item) not in seen and not isinstance(item, type):
+        seen.add(id(item))
+        item = next((inner for name in _HOLDERS if callable(inner := _held(item, name))), item)
+    return item
+
+
+def _held(item: Any, name: str) -> Any:
+    """Give an attribute that an object has without making it up; None if there is none."""
+    return None if inspect.getattr_static(item, name, None) is None else _attribute(item, name)
+
+
+def _attribute(item: Any, name: str) -> Any:
+    """Give an attribute; None if there is none, or asking for it fails in whatever way."""
+    try:
+        return getattr(item, name, None)
+    except Exception:  # noqa: BLE001  (what a module names may be anything)
+        return None
 
 
 def _is_own(item: Any, own: Own) -> bool:
@@ -140,7 +158,7 @@ def _resolved(names: Iterable[tuple[str, ...]], owner: Any, own: Own) -> Iterato
         item = known.get(first)
         for name in rest:
             is_holder = own.holds(item.__name__) if isinstance(item, types.ModuleType) else isinstance(item, type)
-            item = getattr(item, name, None) if is_holder else None
+            item = _attribute(item, name) if is_holder else None
         yield item
 
 
@@ -150,12 +168,14 @@ def _constants_of(owner: Any, names: Iterable[tuple[str, tuple[str, ...]]], own:
     sources: list[Assigned] | None = None
     for written, (first, *rest) in names:
         item = known.get(first)
-        if first not in known or isinstance(item, type | types.FunctionType):
+        if first not in known or (isinstance(item, type | types.FunctionType) and not rest):
             continue
         for name in rest[:-1]:
-            item = getattr(item, name, None) if isinstance(item, types.ModuleType) else None
+            item = _attribute(item, name) if isinstance(item, types.ModuleType) else None
         if isinstance(item, types.ModuleType) and rest:
             text = _literal_in(item.__name__, rest[-1], own)
+        elif rest and isinstance(item, type) and _is_task(item):  # which is not followed itself, unlike other classes
+            text = _literal_of_class(item, rest[-1], own)
         elif rest:
             continue  # an attribute of a value
         else:
@@ -164,6 +184,14 @@ def _constants_of(owner: Any, names: Iterable[tuple[str, tuple[str, ...]]], own:
             text = next((text for text in texts if text is not None), None)
         if text is not None:
             yield written, text
+
+
+def _literal_of_class(cls: type, name: str, own: Own) -> str | None:
+    holder = next((known for known in cls.__mro__ if name in vars(known)), None)
+    tree = _tree_of(holder) if holder is not None and own.holds(holder.__module__) else None
+    body = tree.body[0] if tree is not None else None
+    literal = assigned_by(body.body).get(name) if isinstance(body, ast.ClassDef) else None
+    return literal if isinstance(literal, str) else None
 
 
 def _literal_in(module: str, name: str, own: Own) -> str | None:
@@ -217,13 +245,18 @@ def _files_of(owner: Any) -> Iterator[str]:
 
 
 def _globals_of(owner: Any) -> dict[str, Any]:
-    functions = [item for item in map(_plain, vars(owner).values()) if isinstance(item, types.FunctionType)]
-    function = next((item for item in functions if item.__module__ == owner.__module__), None)
-    function = owner if isinstance(owner, types.FunctionType) else function
-    if function is None:
+    """Give what names stand for in a function, or in the methods of a class, with what surrounds these."""
+    members = [owner] if isinstance(owner, types.FunctionType) else map(_plain, vars(owner).values())
+    functions = [item for item in members if isinstance(item, types.FunctionType)]
+    functions = [item for item in functions if item.__module__ == owner.__module__]
+    if not functions:
         return dict(vars(inspect.getmodule(owner) or types.ModuleType("gone")))
-    closure = inspect.getclosurevars(function).nonlocals if function.__closure__ else {}
-    return {**function.__globals__, **closure}
+    known = dict(functions[0].__globals__)
+    for function in functions:
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):  # nothing was assigned yet
+                known[name] = cell.cell_contents
+    return known
 
 
 def _tree_of(item: Any) -> ast.Module | None:
@@ -251,10 +284,17 @@ def _parse(parse: Callable[[], _Parsed | None]) -> _Parsed | None:
 def _parsed(item: Any) -> ast.Module | None:
     try:
         return ast.parse(textwrap.dedent(inspect.getsource(item)))
-    except (OSError, TypeError):
-        if not isinstance(item, type):
-            raise
+    except (OSError, TypeError, SyntaxError):
+        if isinstance(item, types.FunctionType):
+            return _lambdas_at(item.__code__.co_filename, item.__code__.co_firstlineno)
         return next((tree for place in _places_of(item) if (tree := _class_at(item, *place)) is not None), None)
+
+
+def _lambdas_at(file: str, line: int) -> ast.Module | None:
+    """Give the lambdas of a line, which is no statement of its own where one is an argument of a call."""
+    tree = ast.parse("".join(linecache.getlines(file)))
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Lambda) and node.lineno == line]
+    return ast.Module(body=[ast.Expr(node) for node in found], type_ignores=[]) if found else None
 
 
 def _places_of(cls: type) -> Iterator[tuple[str, int]]:

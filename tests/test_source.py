@@ -62,11 +62,11 @@ def fingerprint(folder: Path, number: int, helpers: str = HELPERS, tasks: str = 
         sys.path.remove(str(folder))
 
 
-def cell(source: str, number: int) -> dict[str, Any]:
+def cell(source: str, number: int, **known: Any) -> dict[str, Any]:
     """Execute a cell as IPython does: as a file of its own that stands in `linecache` alone; give its names."""
     name = f"/tmp/ipykernel_1/{number}-{abs(hash(source))}.py"
     linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
-    names: dict[str, Any] = {"__name__": "__main__", "AtomicTaskWithMetadata": AtomicTaskWithMetadata}
+    names: dict[str, Any] = {"__name__": "__main__", "AtomicTaskWithMetadata": AtomicTaskWithMetadata, **known}
     exec(compile(source, name, "exec"), names)
     return names
 
@@ -129,6 +129,112 @@ def test_a_change_of_what_a_task_reaches_changes_it(before: str, after: str, tmp
     assert before in HELPERS
 
     assert fingerprint(tmp_path, 1) != fingerprint(tmp_path, 2, HELPERS.replace(before, after))
+
+
+SEEN = """
+from superluigi import AtomicTaskWithMetadata
+from {package}.helpers import *
+
+def make():
+    def surrounding():
+        return "surrounding"
+
+    class Made(AtomicTaskWithMetadata):
+        def output(self):
+            return later
+
+        def run(self, output_path):
+            output_path.write_text(surrounding())
+
+    if Made is None:
+        later = None
+    return Made
+
+class Other(AtomicTaskWithMetadata):
+    columns = ["a column"]
+
+    @classmethod
+    def named(cls):
+        return "a class method"
+
+    def unused(self):
+        return "unused"
+
+class Sub(Other):
+    pass
+
+Cleaned = make()
+
+class Reader(AtomicTaskWithMetadata):
+    def run(self, output_path):
+        output_path.write_text(Other.named() + Sub.columns[0] + doubled("x"))
+"""
+SEEN_HELPERS = """
+import functools
+doubled = functools.lru_cache(
+    lambda text: text * 2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("task", "before", "after", "is_other"),
+    [
+        ("Cleaned", '"surrounding"', '"others"', True),
+        ("Reader", '"a class method"', '"others"', True),
+        ("Reader", '"a column"', '"others"', True),
+        ("Reader", '"unused"', '"others"', False),
+        ("Reader", "text * 2", "text * 3", True),
+        ("Reader", "    lambda text: text * 2)", "    lambda text: text * 2  # twice\n)", False),
+    ],
+    ids=[
+        "what surrounds a later method",
+        "a class method of another task",
+        "a constant of another task",
+        "the rest of another task",
+        "a lambda within a call",
+        "the layout of that",
+    ],
+)
+def test_what_a_task_reaches_is_seen_wherever_it_stands(
+    task: str, before: str, after: str, is_other: bool, tmp_path: Path
+) -> None:
+    assert before in SEEN + SEEN_HELPERS
+    tasks = SEEN if task == "Cleaned" else SEEN.replace("Cleaned = make()", "").replace("class Reader", "class Cleaned")
+
+    former = fingerprint(tmp_path, 1, SEEN_HELPERS, tasks)
+    latter = fingerprint(tmp_path, 2, SEEN_HELPERS.replace(before, after), tasks.replace(before, after))
+
+    assert (former != latter) == is_other
+
+
+class Mocking:
+    """Answers to every name, as mocks and `sqlalchemy.func` do."""
+
+    def __init__(self, depth: int = 0) -> None:
+        self.depth = depth
+
+    def __getattr__(self, name: str) -> Any:
+        if self.depth > 100:
+            pytest.fail("it is asked for ever")
+        return Mocking(self.depth + 1)
+
+    def __call__(self) -> None:
+        """Do nothing."""
+
+
+class Refusing:
+    """Answers to no name, as proxies do outside of their context."""
+
+    def __getattr__(self, name: str) -> Any:
+        message = f"not now: {name}"
+        raise RuntimeError(message)
+
+
+@pytest.mark.parametrize("item", [Mocking, Refusing])
+def test_what_answers_to_names_in_its_own_way_is_not_followed(item: Any) -> None:
+    text = "class Named(AtomicTaskWithMetadata):\n    def run(self):\n        thing.sum()\n"
+
+    assert code_fingerprint(cell(text, 1, thing=item())["Named"]) is not None
 
 
 @pytest.mark.parametrize(
