@@ -357,6 +357,142 @@ def test_a_constant_of_the_same_cell_counts() -> None:
     assert code_fingerprint(five) != code_fingerprint(six)
 
 
+# Files that are edited after they were loaded
+
+EDITED = """
+from superluigi import AtomicTaskWithMetadata
+from {package} import helpers
+
+class Cleaned(AtomicTaskWithMetadata):
+    depth = 1
+
+    def step(self, power=3):
+        return power
+
+    def run(self, output_path):
+        output_path.write_text(helpers.clean("x") * helpers.TIMES * (lambda number: number)(self.step()))
+"""
+EDITED_HELPERS = """
+TIMES = 24 * 60
+
+def decorated(function):
+    def inner(text):
+        return function(text)
+    return inner
+
+def clean(text, limit=5):
+    return strip(text)[:limit]
+
+@decorated
+def strip(text):
+    return text.strip()
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [
+        ("helpers", "return text.strip()", "return text.rstrip()"),
+        ("helpers", "return function(text)", "return function(text) * 2"),
+        ("helpers", "limit=5", "limit=6"),
+        ("helpers", "24 * 60", "24 * 61"),
+        ("tasks", "depth = 1", "depth = 2"),
+        ("tasks", "power=3", "power=4"),
+        ("tasks", "return power", "return power + 1"),
+        ("tasks", "(lambda number: number)", "(lambda number: -number)"),
+        ("tasks", "    depth = 1", "    def complete(self):\n        return True\n    depth = 1"),
+    ],
+    ids=[
+        "function",
+        "decorator",
+        "default",
+        "constant",
+        "class",
+        "default of a method",
+        "method",
+        "lambda",
+        "new method",
+    ],
+)
+def test_code_that_is_edited_after_it_was_loaded_is_neither_the_former_nor_the_new_source(
+    file: str, before: str, after: str, tmp_path: Path
+) -> None:
+    former = fingerprint(tmp_path, 1, EDITED_HELPERS, EDITED)
+    package = next(tmp_path.glob("package1*"))
+    path = package / f"{file}.py"
+    path.write_text(path.read_text().replace(before, after))
+    later(path)
+    modules = [sys.modules[f"{package.name}.{name}"] for name in ("helpers", "tasks")]
+
+    edited = code_fingerprint(modules[1].Cleaned)
+    importlib.reload(modules[0])
+    reloaded = code_fingerprint(importlib.reload(modules[1]).Cleaned)
+    new = fingerprint(tmp_path, 2, *(text.replace(before, after) for text in (EDITED_HELPERS, EDITED)))
+
+    assert edited not in (former, new, None)
+    assert reloaded == new != former
+
+
+@pytest.mark.parametrize("file", ["helpers", "tasks"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", ""),
+        ("def clean", "def unused():\n    return 1\n\ndef clean"),
+        ("class Cleaned", "# comment\n\nOTHER = 2\n\nclass Cleaned"),
+        ("24 * 60", "(24 * 60)"),
+        ("return power", '"""Give the power."""\n        return power'),
+    ],
+    ids=["saved", "what is not reached", "comment", "layout", "docstring"],
+)
+def test_a_file_that_is_saved_again_with_the_same_code_gives_the_same(
+    file: str, before: str, after: str, tmp_path: Path
+) -> None:
+    former = fingerprint(tmp_path, 1, EDITED_HELPERS, EDITED)
+    package = next(tmp_path.glob("package1*"))
+    path = package / f"{file}.py"
+    path.write_text(path.read_text().replace(before, after))
+    later(path)
+
+    assert code_fingerprint(sys.modules[f"{package.name}.tasks"].Cleaned) == former
+
+
+def test_a_record_tells_the_code_that_ran_where_the_file_was_edited_meanwhile(tmp_path: Path) -> None:
+    helpers = "def word():\n    return 'former'\n"
+    (tmp_path / "words.py").write_text(helpers)
+    (tmp_path / "flow.py").write_text(
+        textwrap.dedent(
+            f"""
+            from pathlib import Path
+            import os, words
+            from superluigi import AtomicTaskWithMetadata, LocalFileTarget, run_task
+
+            class Said(AtomicTaskWithMetadata):
+                def output(self):
+                    return LocalFileTarget({str(tmp_path / "said.txt")!r})
+
+                def run(self, output_path):
+                    output_path.write_text(words.word())
+                    Path(words.__file__).write_text("def word():\\n    return 'present'\\n")
+                    os.utime(words.__file__, ns=(2**62, 2**62))
+
+            run_task(Said(), rerun_stale=True)
+            print(Path({str(tmp_path / "said.txt")!r}).read_text())
+            """
+        )
+    )
+
+    words = [said(tmp_path, "flow.py")[-1] for _ in range(3)]
+
+    assert words == ["former", "present", "present"]
+
+
+def later(path: Path) -> None:
+    """Let a file be written in the future, whatever the resolution of the file system's clock."""
+    facts = path.stat()
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns + 10**10))
+
+
 # Programs
 
 PIPE = """
