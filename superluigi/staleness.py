@@ -27,7 +27,7 @@ from superluigi.targets.store import Seen
 from superluigi.tasks import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from superluigi.targets import Target
 
@@ -348,7 +348,8 @@ def _of_yielded(record: Metadata, held: Metadata, sight: Sight) -> list[Reason]:
     """Compare what a run has yielded, and by records all upstream of it, at the recorded paths, level by level.
 
     Which tasks these are is not known before the run yields them; so their classes are found by name. Nothing else
-    makes them again: what was yielded and is missing is a change, too.
+    makes them again: what was yielded and is missing is a change, too, and so is a record that is gone, as it is not
+    known then what else has changed.
     """
     reasons: list[Reason] = []
     level = [_Recorded(("yielded", *given.role), given.described) for given in _flattened(record.get("dynamic_input"))]
@@ -361,7 +362,11 @@ def _of_yielded(record: Metadata, held: Metadata, sight: Sight) -> list[Reason]:
         read = [(given, str(target), sight.stored(target)) for given, target in found]
         read += [(given, task_id, held[task_id]) for given in level if (task_id := given.described["task_id"]) in held]
         for given, target in found:
-            reasons += _of_input(given, target, sight, may_be_missing=not is_yielded)
+            is_lost = "task_id" not in (sight.stored(target) or ()) and _leaves_records(
+                given.described.get("task_family")
+            )
+            changes = list(_of_input(given, target, sight, may_be_missing=not (is_yielded or is_lost)))
+            reasons += changes or ([Reason(Cause.NO_RECORD, str(target))] if is_lost else [])
         level = []
         for given, name, told in read:
             if name not in seen and isinstance(told, dict):
@@ -385,6 +390,16 @@ def _of_class_named(record: Metadata) -> Iterator[Reason]:
     task_cls = _class_named(record)
     if task_cls is not None:
         yield from _of_class(task_cls, record, f"{task_cls.__name__}.")
+
+
+def _leaves_records(family: object) -> bool:
+    """Say whether the runs of a family leave records, as far as its class is known by name."""
+    try:
+        task_cls = Register.get_task_cls(str(family))
+    except TaskClassException:
+        return False
+    offered: Collection[str] = getattr(task_cls, "offered_arguments", ())
+    return "metadata" in offered and not dag.is_external(task_cls)
 
 
 def _class_named(record: Metadata) -> type[luigi.Task] | None:

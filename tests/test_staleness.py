@@ -919,6 +919,47 @@ def test_the_version_of_what_was_yielded_counts(tmp_path: Path, monkeypatch: pyt
     assert reasons(task) == []
 
 
+class Further(Yielded):
+    """Stands between what is yielded and what that was made from."""
+
+    def requires(self) -> Any:
+        return Yielded(folder=self.folder, letter=self.letter)
+
+    def output(self) -> Any:
+        return LocalFileTarget(f"{self.folder}/further-{self.letter}.txt")
+
+
+class YieldingFurther(Made):
+    def run(self, output_path: Path) -> Iterator[Any]:
+        further = yield Further(folder=self.folder, letter="a")
+        output_path.write_text(further.read_text())
+
+
+@pytest.mark.parametrize("lost", ["all", "record", "{", "{}"])
+def test_what_was_yielded_is_made_anew_where_a_record_upstream_of_it_is_lost(tmp_path: Path, lost: str) -> None:
+    write(tmp_path, "a.csv", "1")
+    task = YieldingFurther(folder=str(tmp_path))
+    run_task(task)
+    assert reasons(task) == []
+    write(tmp_path, "a.csv", "2")
+    target = Yielded(folder=str(tmp_path), letter="a").output()
+    if lost == "all":
+        target.remove()
+    elif lost == "record":
+        target.metadata_path.unlink()
+    else:
+        target.metadata_path.write_text("{")
+
+    told = (
+        (Cause.INPUT_CHANGED, "yielded.0", fingerprint("1"), None) if lost == "all" else (Cause.NO_RECORD, str(target))
+    )
+    assert reasons(task)[0][: len(told)] == told
+    run_task(task, rerun_stale=True)
+
+    assert (tmp_path / "made.txt").read_text() == "2"
+    assert reasons(task) == []
+
+
 @pytest.mark.parametrize("kind", ["object", "prefix"])
 def test_what_was_yielded_is_looked_at_in_s3(s3: S3, tmp_path: Path, kind: str) -> None:
     class Remote(Made):
