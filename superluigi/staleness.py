@@ -73,12 +73,16 @@ _SENTENCES = {
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a task runs: `subject` is a parameter, the role of an input, a path or a task; None where nothing was."""
+    """Why a task runs: `subject` is a parameter, the role of an input, a path or a task; None where nothing was.
+
+    `path` is where an input lies that has changed: its role alone, such as `0`, tells a reader little.
+    """
 
     cause: Cause
     subject: str = ""
     before: Any = None
     after: Any = None
+    path: str | None = None
 
     @property
     def is_stale(self) -> bool:
@@ -88,13 +92,15 @@ class Reason:
     def __str__(self) -> str:
         """Give it as half a sentence."""
         shown = {"before": _short(self.before), "after": _short(self.after)}
+        subject = self.subject if self.path in (None, self.subject) else f"{self.subject} ({self.path})"
         if self.cause is Cause.INPUT_CHANGED and self.after is None:
-            return f"the input {self.subject} is gone: it was {shown['before']}"
-        return _SENTENCES[self.cause].format(subject=self.subject, **shown)
+            return f"the input {subject} is gone: it was {shown['before']}"
+        return _SENTENCES[self.cause].format(subject=subject, **shown)
 
     def to_dict(self) -> Metadata:
         """Give it as JSON's own types."""
-        return {"cause": self.cause.value, "subject": self.subject, "before": self.before, "after": self.after}
+        facts = {"cause": self.cause.value, "subject": self.subject, "before": self.before, "after": self.after}
+        return facts if self.path is None else {**facts, "path": self.path}
 
 
 _STALE = {cause.value for cause in list(Cause)[list(Cause).index(Cause.NO_RECORD) :]}
@@ -533,4 +539,4 @@ def _of_input(before: _Recorded, target: Target, sight: Sight, *, may_be_missing
         return
     now = sight.fingerprint(target)
     if now != known and not (now is None and may_be_missing):
-        yield Reason(Cause.INPUT_CHANGED, str(before), known, now)
+        yield Reason(Cause.INPUT_CHANGED, str(before), known, now, str(target))

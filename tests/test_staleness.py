@@ -320,6 +320,9 @@ def test_an_input_that_changed_is_told_with_both_fingerprints(tmp_path: Path) ->
     write(tmp_path, "a.csv", "2")
 
     assert reasons(task) == [(Cause.INPUT_CHANGED, "a", fingerprint("1"), fingerprint("2"))]
+    (reason,) = run_task(task, dry_run=True, rerun_stale=True)[task].reasons
+    assert str(reason).startswith(f"the input a ({tmp_path}/a.csv) changed: it was sha256:")
+    assert reason.to_dict()["path"] == f"{tmp_path}/a.csv"
 
 
 def test_inputs_that_are_new_gone_or_others_are_told_by_their_paths(tmp_path: Path) -> None:
@@ -883,7 +886,7 @@ def test_what_was_yielded_and_deleted_is_made_again_by_who_yields_it(tmp_path: P
     Yielded(folder=str(tmp_path), letter="a").output().remove()
 
     assert str(run_task(task, rerun_stale=True, dry_run=True)[task].reasons[0]).startswith(
-        "the input yielded.0 is gone"
+        f"the input yielded.0 ({tmp_path}/yielded-a.txt) is gone: it was sha256:"
     )
     run_task(task, rerun_stale=True)
 
