@@ -16,7 +16,7 @@ from superluigi.forcing import Forcing, plan_forcing
 from superluigi.markup import Tone
 from superluigi.pictures.drawings import Drawing
 from superluigi.planning import Plan, Planned, Verdict, make_plan
-from superluigi.staleness import Cause, Reason, gives_values, has_record, makers_of_values, own_outputs
+from superluigi.staleness import Cause, Reason, gives_values, has_record, in_short, makers_of_values, own_outputs
 from superluigi.storage import workplace
 from superluigi.targets.metadata import now
 from superluigi.visuals import Edge, Graph, Look, Node
@@ -212,7 +212,7 @@ def drawn(plan: Plan, roots: Iterable[luigi.Task]) -> Graph:
 
 
 def _drawn(planned: Planned) -> Node:
-    detail = "" if planned.verdict is Verdict.SKIP else "; ".join(map(str, planned.reasons))
+    detail = "" if planned.verdict is Verdict.SKIP else in_short(planned.reasons)
     edges = tuple(
         Edge(str(upstream.task_id), ".".join(map(str, (part for part in role if part is not None))))
         for role, upstream in dag.required(planned.task)

@@ -29,6 +29,7 @@ from superluigi.staleness import (
     Sight,
     gives_values,
     has_record,
+    in_short,
     is_cleaned_up,
     own_outputs,
     stale_because,
@@ -180,6 +181,7 @@ class Plan:
 
 
 _SHOWN = 200
+_MAX_NAME = 120  # characters
 _TONES = {Verdict.RUN: Tone.PLAIN, Verdict.UNKNOWN: Tone.NOTE, Verdict.SKIP: Tone.GOOD}
 _HEAD = ("", "task", "takes", "makes", "downloads", "why")
 
@@ -187,12 +189,18 @@ _HEAD = ("", "task", "takes", "makes", "downloads", "why")
 def _row(planned: Planned) -> tuple[str, ...]:
     return (
         planned.verdict.value,
-        markup.clean(public_name(planned.task)),
+        _cut(markup.clean(public_name(planned.task))),
         markup.duration(planned.expected_s),
         markup.size(planned.expected_bytes),
         markup.size(planned.download_bytes or None),
-        markup.clean(_joined(planned)),
+        markup.clean(in_short(planned.reasons)),
     )
+
+
+def _cut(name: str) -> str:
+    """Give a name with both its ends that leaves room for the other columns; a parameter may be a list of thousands."""
+    half = _MAX_NAME // 2
+    return name if len(name) <= _MAX_NAME else f"{name[:half]}…{name[-half:]}"
 
 
 def _joined(planned: Planned) -> str:

@@ -27,7 +27,7 @@ from superluigi.targets.store import Seen
 from superluigi.tasks import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from superluigi.targets import Target
 
@@ -103,6 +103,13 @@ class Reason:
         return facts if self.path is None else {**facts, "path": self.path}
 
 
+def in_short(reasons: Sequence[Reason]) -> str:
+    """Give reasons on one line, the first few of many."""
+    told = list(map(str, reasons[:_TOLD]))
+    return "; ".join([*told, *([f"and {len(reasons) - _TOLD} more"] if len(reasons) > _TOLD else [])])
+
+
+_TOLD = 3
 _STALE = {cause.value for cause in list(Cause)[list(Cause).index(Cause.NO_RECORD) :]}
 _SHOWN = 80
 _DIGESTS = ("sha256:", "sha256-tree:", "etag:")
