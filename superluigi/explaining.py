@@ -16,6 +16,7 @@ from superluigi.forcing import Forcing, plan_forcing
 from superluigi.markup import Tone
 from superluigi.pictures.drawings import Drawing
 from superluigi.planning import Plan, Planned, Verdict, make_plan
+from superluigi.records import is_followable
 from superluigi.staleness import Cause, Reason, gives_values, has_record, in_short, makers_of_values, own_outputs
 from superluigi.storage import workplace
 from superluigi.targets.metadata import now
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from superluigi.forcing import TaskClasses, TaskNames
     from superluigi.luigi_task import AnyTask
+    from superluigi.targets import Target
     from superluigi.targets.metadata import Metadata
 
 _LOOKS = {
@@ -102,7 +104,7 @@ def accept(task: AnyTask) -> None:
     along with it, and says so in the same way.
 
     Raises:
-        TargetNotFoundError: an output is not there, or has no record of its own.
+        TargetNotFoundError: an output is not there, or has no record of its own that can be followed.
         TaskTypeError: something else than a task is given, such as its class.
     """
     task = dag.check_is_asked_of_task(task, "accept")
@@ -114,11 +116,23 @@ def accept(task: AnyTask) -> None:
         raise TargetNotFoundError(message)
     dag.forget()
     try:
-        changed = [(target, _as_accepted(task, target.read_metadata())) for target in outputs]
+        changed = [(target, _as_accepted(task, _followable(target))) for target in outputs]
     finally:
         dag.forget()
     for target, record in changed:
         target.store.write_record(record)
+
+
+def _followable(target: Target) -> Metadata:
+    """Give the record of a target. Raises TargetNotFoundError if there is none by which it could be judged."""
+    record = target.read_metadata()
+    if "task_id" not in record or not is_followable(record):
+        message = (
+            f"The record of {target} at {target.metadata_path} cannot be read: it was written by hand, by a newer "
+            "version, or is damaged. So there is nothing in which today's code could be accepted; run the task again."
+        )
+        raise TargetNotFoundError(message)
+    return record
 
 
 def _as_accepted(task: luigi.Task, record: Metadata) -> Metadata:

@@ -1,6 +1,7 @@
 """What is asked of a task without running it: why, tree, accept, plan."""
 
 import html.parser
+import json
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,20 @@ def test_without_an_output_or_a_record_there_is_nothing_to_accept() -> None:
     for task_cls in (WithoutRecord, AValue):
         with pytest.raises(TargetNotFoundError, match="leaves no records, so there is nothing"):
             accept(task_cls())
+
+
+@pytest.mark.parametrize("change", [{"schema": "superluigi/2"}, {"params": [1]}, {"task_id": None}])
+def test_a_record_by_which_nothing_is_judged_accepts_nothing(change: dict[str, Any]) -> None:
+    run_task(Source())
+    path = Source().output().metadata_path
+    record = {**json.loads(path.read_text()), **change}
+    path.write_text(json.dumps({name: value for name, value in record.items() if value is not None}))
+    before = path.read_text()
+
+    with pytest.raises(TargetNotFoundError, match=r"The record of source\.txt .* run the task again"):
+        accept(Source())
+
+    assert path.read_text() == before
 
 
 # plan, and all of them

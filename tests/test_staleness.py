@@ -1188,6 +1188,19 @@ def test_a_record_that_cannot_be_read_is_none_and_the_run_makes_the_task_again(
     assert plan(Reads(), rerun_stale=True)[Reads()].verdict is Verdict.SKIP
 
 
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999"])
+def test_a_record_that_holds_no_finite_number_is_damaged_and_replaced(value: str, tmp_path: Path) -> None:
+    (tmp_path / "raw.txt").write_text("1")
+    run_task(Reads())
+    path = tmp_path / "reads.txt.metadata.json"
+    path.write_text(path.read_text().replace('"duration": ', f'"duration": {value}, "was": '))
+
+    assert str(plan(Reads(), force=True)).startswith("1 to run")
+    run_task(Reads(), rerun_stale=True)
+
+    assert plan(Reads(), rerun_stale=True)[Reads()].verdict is Verdict.SKIP
+
+
 def test_an_input_whose_recorded_path_is_an_empty_list_is_another_input(tmp_path: Path) -> None:
     (tmp_path / "raw.txt").write_text("1")
     run_task(Reads())
