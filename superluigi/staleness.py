@@ -292,7 +292,7 @@ def _compared(
     pending: list[tuple[Any, Metadata]] = [(task, record)]
     while pending:
         member, told = pending.pop()
-        reasons += _of_task(member, told)
+        reasons += _of_task(member, told, "" if member is task else f"{type(member).__name__}.")
         reasons += _of_yielded(told, held, sight)
         for before, upstream, target in _paired(member, told, reasons):
             own = own_target(target)
@@ -434,7 +434,7 @@ class _Recorded:
         return ".".join(self.role) or str(self.described.get("path"))
 
 
-def _of_task(task: luigi.Task, record: Metadata) -> Iterator[Reason]:
+def _of_task(task: luigi.Task, record: Metadata, whose: str = "") -> Iterator[Reason]:
     task_cls: Any = type(task)
     known = record.get("params")
     known = known if isinstance(known, dict) else {}
@@ -443,8 +443,8 @@ def _of_task(task: luigi.Task, record: Metadata) -> Iterator[Reason]:
         params = dict(task_cls.get_params())
         for name, value in plain(differing).items():
             if params[name].significant and known.get(name) != value:
-                yield Reason(Cause.PARAMETER, name, known.get(name), value)
-    yield from _of_class(task_cls, record)
+                yield Reason(Cause.PARAMETER, f"{whose}{name}", known.get(name), value)
+    yield from _of_class(task_cls, record, whose)
 
 
 def _of_class(task_cls: Any, record: Metadata, whose: str = "") -> Iterator[Reason]:

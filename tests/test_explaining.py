@@ -334,7 +334,10 @@ def values_of(version: str, reader_version: str = "1") -> tuple[Any, Any]:
 def test_accepting_a_reader_accepts_the_tasks_whose_values_it_read() -> None:
     run_task(values_of("1")[0])
     reader, first = values_of("2")
-    assert [reason.cause for reason in why(reader).reasons] == [Cause.VERSION, Cause.VERSION]
+    assert [(reason.cause, reason.subject) for reason in why(reader).reasons] == [
+        (Cause.VERSION, "Second.__version__"),
+        (Cause.VERSION, "First.__version__"),
+    ]
 
     with pytest.raises(TargetNotFoundError, match="accept the tasks that require this one"):
         accept(first)
