@@ -42,29 +42,42 @@ _LOOKS = {
     "forced": Look("!", Tone.BAD, "is forced"),
 }
 
+_NAMED = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """Why a task will run or not: `reasons` as data, and as sentences when it is printed.
 
-    Of data that are made elsewhere, and that no run makes, the reasons are why they are not there.
+    Of data that are made elsewhere, and that no run makes, the reasons are why they are not there. `gone` are such data
+    upstream that it would read, and without which it cannot run.
     """
 
     task: str
     verdict: Verdict
     reasons: tuple[Reason, ...]
     is_external: bool = False
+    gone: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Give the sentences, one reason a line."""
-        return "\n".join([self._summary(), *(f"  - {reason}" for reason in self.reasons)])
+        return "\n".join([self._summary(), *(f"  - {reason}" for reason in self.reasons), *self._obstacle()])
 
     def __repr__(self) -> str:
         """Give the sentences: it is asked for to be read."""
         return str(self)
 
     def _repr_html_(self) -> str:
-        return markup.card(markup.titled(self._summary()), markup.lines(f"• {reason}" for reason in self.reasons))
+        reasons = [f"• {reason}" for reason in self.reasons]
+        return markup.card(markup.titled(self._summary()), markup.lines([*reasons, *self._obstacle()]))
+
+    def _obstacle(self) -> list[str]:
+        if not self.gone:
+            return []
+        more = f" and {len(self.gone) - _NAMED} more" if len(self.gone) > _NAMED else ""
+        verb = "is" if len(self.gone) == 1 else "are"
+        named = f"{', '.join(self.gone[:_NAMED])}{more}"
+        return [f"But it cannot, until {named} {verb} there, which {verb} made elsewhere."]
 
     def _summary(self) -> str:
         if self.is_external and not self.reasons:
@@ -92,8 +105,10 @@ def why(task: AnyTask) -> Explanation:
         TaskTypeError: something else than a task is given, such as its class.
     """
     task = dag.check_is_asked_of_task(task, "why")
-    planned = _planned([task], Forcing())[task]
-    return Explanation(public_name(task), planned.verdict, planned.reasons, dag.is_external(task))
+    plan = _planned([task], Forcing())
+    planned, is_external = plan[task], dag.is_external(task)
+    gone = () if is_external else tuple(public_name(one.task) for one in plan.gone)
+    return Explanation(public_name(task), planned.verdict, planned.reasons, is_external, gone)
 
 
 def accept(task: AnyTask) -> None:

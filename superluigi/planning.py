@@ -153,7 +153,7 @@ class Plan:
 
     def __str__(self) -> str:
         """Give a table: what will run, then what is not known; and how many are skipped."""
-        rows = [_row(planned) for planned in [*self.of(Verdict.RUN), *self.of(Verdict.UNKNOWN)]]
+        rows = [_row(planned) for planned in [*self.gone, *self._at_work, *self.of(Verdict.UNKNOWN)]]
         if not rows:
             return f"{self._title()}."
         shown = [_HEAD, *rows[:_SHOWN]]
@@ -163,9 +163,19 @@ class Plan:
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in shown]
         return "\n".join([f"{self._title()}:", *(f"  {line}" for line in lines)])
 
+    @property
+    def gone(self) -> list[Planned]:
+        """Data that are made elsewhere, that this run would read, and that are not there: the run cannot succeed."""
+        return [planned for planned in self.of(Verdict.RUN) if dag.is_external(planned.task)]
+
+    @property
+    def _at_work(self) -> list[Planned]:
+        return [planned for planned in self.of(Verdict.RUN) if not dag.is_external(planned.task)]
+
     def _title(self) -> str:
-        counts = {verdict: len(self.of(verdict)) for verdict in Verdict}
-        return f"{counts[Verdict.RUN]} to run, {counts[Verdict.UNKNOWN]} unknown, {counts[Verdict.SKIP]} to skip"
+        unknown, skipped = (len(self.of(verdict)) for verdict in (Verdict.UNKNOWN, Verdict.SKIP))
+        counts = f"{len(self._at_work)} to run, {unknown} unknown, {skipped} to skip"
+        return f"{counts}, {len(self.gone)} gone, which no run makes" if self.gone else counts
 
     def __repr__(self) -> str:
         """Give the counts."""
@@ -173,8 +183,8 @@ class Plan:
 
     def _repr_html_(self) -> str:
         """Give the table for a notebook, with what is skipped."""
-        shown = [planned for verdict in Verdict for planned in self.of(verdict)]
-        rows = [(markup.said(planned.verdict.value, _TONES[planned.verdict]), *_row(planned)[1:]) for planned in shown]
+        shown = [*self.gone, *self._at_work, *self.of(Verdict.UNKNOWN), *self.of(Verdict.SKIP)]
+        rows = [(markup.said(row[0], _TONES[row[0]]), *row[1:]) for row in map(_row, shown)]
         if len(rows) > _SHOWN:
             rows[_SHOWN:] = [(markup.said("..."), f"{len(rows) - _SHOWN} more", *[""] * (len(_HEAD) - 2))]
         return visuals.table(self._title(), _HEAD, rows)
@@ -182,13 +192,20 @@ class Plan:
 
 _SHOWN = 200
 _MAX_NAME = 120  # characters
-_TONES = {Verdict.RUN: Tone.PLAIN, Verdict.UNKNOWN: Tone.NOTE, Verdict.SKIP: Tone.GOOD}
+_GONE = "gone"
+_TONES = {
+    _GONE: Tone.BAD,
+    Verdict.RUN.value: Tone.PLAIN,
+    Verdict.UNKNOWN.value: Tone.NOTE,
+    Verdict.SKIP.value: Tone.GOOD,
+}
 _HEAD = ("", "task", "takes", "makes", "downloads", "why")
 
 
 def _row(planned: Planned) -> tuple[str, ...]:
+    is_gone = planned.verdict is Verdict.RUN and dag.is_external(planned.task)
     return (
-        planned.verdict.value,
+        _GONE if is_gone else planned.verdict.value,
         _cut(markup.clean(public_name(planned.task))),
         markup.duration(planned.expected_s),
         markup.size(planned.expected_bytes),

@@ -292,6 +292,33 @@ def test_data_made_elsewhere_are_said_to_be_there_or_not_and_never_to_run() -> N
     assert "as its record says" not in str(tree(External("raw.csv")))
 
 
+def test_a_task_that_lacks_data_made_elsewhere_is_said_to_be_unable_to_run(tmp_path: Path) -> None:
+    class Needing(AtomicTaskWithMetadata):
+        def requires(self) -> Any:
+            return [External(f"raw-{number}.csv") for number in range(self.count)]
+
+        def output(self) -> Any:
+            return LocalFileTarget("needing.txt")
+
+        count = luigi.IntParameter()
+
+    one, many = Needing(count=1), Needing(count=5)
+
+    assert str(why(one)).splitlines()[-1] == (
+        "But it cannot, until External(path=raw-0.csv) is there, which is made elsewhere."
+    )
+    assert "External(path=raw-2.csv) and 2 more are there, which are made elsewhere" in why(many)._repr_html_()
+    planned = plan(many)
+    assert [str(data.reasons[0]) for data in planned.gone] == [
+        f"raw-{number}.csv does not exist" for number in range(5)
+    ]
+    assert str(planned).startswith("1 to run, 0 unknown, 0 to skip, 5 gone, which no run makes:")
+    assert [line.split()[0] for line in str(planned).splitlines()[2:]] == ["gone"] * 5 + ["run"]
+    assert "5 gone, which no run makes" in planned._repr_html_()
+    (tmp_path / "raw-0.csv").touch()
+    assert "cannot" not in str(why(one))
+
+
 def values_of(version: str, reader_version: str = "1") -> tuple[Any, Any]:
     """A task that reads a value made from another value, and the task that sets the first."""
 
