@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from superluigi import dag, identity, markup, provenance
+from superluigi import config, dag, identity, markup, provenance
 from superluigi.errors import TargetNotFoundError, public_name
 from superluigi.forcing import Forcing, plan_forcing
 from superluigi.markup import Tone
@@ -50,7 +50,8 @@ class Explanation:
     """Why a task will run or not: `reasons` as data, and as sentences when it is printed.
 
     Of data that are made elsewhere, and that no run makes, the reasons are why they are not there. `gone` are such data
-    upstream that it would read, and without which it cannot run.
+    upstream that it would read, and without which it cannot run. `reruns_stale` is the setting, which runs go by that
+    do not say it themselves.
     """
 
     task: str
@@ -58,6 +59,7 @@ class Explanation:
     reasons: tuple[Reason, ...]
     is_external: bool = False
     gone: tuple[str, ...] = ()
+    reruns_stale: bool = False
 
     def __str__(self) -> str:
         """Give the sentences, one reason a line."""
@@ -80,18 +82,19 @@ class Explanation:
         return [f"But it cannot, until {named} {verb} there, which {verb} made elsewhere."]
 
     def _summary(self) -> str:
-        if self.is_external and not self.reasons:
-            return f"{self.task} is there. It is made elsewhere, so no run makes it."
         if self.is_external:
-            return f"{self.task} is not there. It is made elsewhere, so no run makes it:"
+            state, end = ("is not there", ":") if self.reasons else ("is there", ".")
+            return f"{self.task} {state}. It is made elsewhere, so no run makes it{end}"
         if self.verdict is Verdict.SKIP:
             return f"{self.task} will not run: it is complete, and as its record says."
+        if self.reruns_stale and self.verdict is Verdict.UNKNOWN:
+            return f"{self.task} is complete. If it will run is decided when what is upstream has run, because"
         if self.verdict is Verdict.UNKNOWN:
             return (
                 f"{self.task} is complete, and a run skips it. With rerun_stale=True that is decided when what is "
                 "upstream has run, because"
             )
-        if all(reason.is_stale for reason in self.reasons):
+        if not self.reruns_stale and all(reason.is_stale for reason in self.reasons):
             return f"{self.task} is complete, and a run skips it. With rerun_stale=True it will run, because"
         return f"{self.task} will run, because"
 
@@ -108,7 +111,8 @@ def why(task: AnyTask) -> Explanation:
     plan = _planned([task], Forcing())
     planned, is_external = plan[task], dag.is_external(task)
     gone = () if is_external else tuple(public_name(one.task) for one in plan.gone)
-    return Explanation(public_name(task), planned.verdict, planned.reasons, is_external, gone)
+    judges = config.reruns_stale()
+    return Explanation(public_name(task), planned.verdict, planned.reasons, is_external, gone, judges)
 
 
 def accept(task: AnyTask) -> None:

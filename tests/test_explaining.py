@@ -100,6 +100,19 @@ def test_of_a_stale_task_it_says_field_by_field_what_was_and_what_is(tmp_path: P
     assert str(reason) == "the parameter letters was 'abc', and is 'abcd'"
 
 
+def test_where_runs_are_set_to_make_again_what_is_stale_it_does_not_say_that_they_skip_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run_task(Top())
+    Path("source.txt").write_text("other")
+    monkeypatch.setenv("SUPERLUIGI_RERUN_STALE", "true")
+
+    assert str(why(Source())).startswith("Source(letters=abc) will run, because\n  - source.txt was altered")
+    assert str(why(Top())).startswith(
+        "Top() is complete. If it will run is decided when what is upstream has run, because"
+    )
+
+
 def test_of_a_task_below_others_that_will_run_it_says_that_this_is_not_known() -> None:
     run_task(Top())
     Path("source.txt").unlink()
