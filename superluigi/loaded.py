@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _HAS_DOCSTRING = 0x4000000  # from Python 3.14 on; before that, what has none begins with None in its place
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
+_DATA = (*_PLAIN, list, tuple, set, frozenset, dict)
 
 
 def was_edited(file: str, since_ns: int) -> bool:
@@ -74,7 +75,12 @@ def is_as_written(cls: type, node: ast.ClassDef, methods: Collection[types.Funct
         elif isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
             targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
             for name in [target.id for target in targets if isinstance(target, ast.Name)]:
-                if not _is_value_of(statement.value, vars(cls).get(_mangled(name, cls))):
+                if name.startswith("__") and name.endswith("__"):  # such as a version, which is no code
+                    continue
+                if _mangled(name, cls) not in vars(cls):
+                    return False
+                value = vars(cls)[_mangled(name, cls)]
+                if type(value) in _DATA and not _is_value_of(statement.value, value):  # and no member, or slot
                     return False
     with contextlib.suppress(SyntaxError):
         return all(present_code(method) is not None for method in methods)

@@ -14,6 +14,7 @@ import hashlib
 import importlib.util
 import inspect
 import linecache
+import os
 import sys
 import textwrap
 import threading
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _Parsed = TypeVar("_Parsed")
 
 _PARSE_TRIES = 10
+_IMPORT_NS = 60 * 10**9  # what a module may take from the reading of its source to a class in it: it imports others
 _HOLDERS = ("__wrapped__", "func", "__func__", "fget")
 _DYNAMIC = "<dynamic-code>"  # the file that cloudpickle names from 3.1.3 on; before that, the file of the source
 _parsing = open_in_forks(threading.Lock())
@@ -70,7 +72,7 @@ def code_fingerprint(task_cls: type) -> str | None:
     lines: set[str] = set()  # what a program has twice, as itself and imported, is the same code
     seen: set[int] = set()
     own = Own(task_cls.__module__)
-    since_ns = _defined_ns.get(task_cls)
+    since_ns = _defined_ns[task_cls] - _IMPORT_NS if task_cls in _defined_ns else None
     pending: list[Any] = [task_cls]
     while pending:
         reached = pending.pop()
@@ -288,10 +290,11 @@ def _globals_of(owner: Any) -> dict[str, Any]:
 
 def _loaded(item: Any, since_ns: int | None) -> tuple[ast.Module | None, str]:
     """Give the syntax tree and the text of what is loaded; without a tree if its source is gone, or is another one."""
-    if since_ns is None or not loaded.was_edited(next(_files_of(item), ""), since_ns):
+    file = next(_files_of(item), "")
+    if since_ns is None or not loaded.was_edited(file, since_ns):
         tree = _tree_of(item)
         return tree, "" if tree is None else told(tree)
-    methods = _methods_of(item) if isinstance(item, type) else []
+    methods = _methods_of(item, file) if isinstance(item, type) else []
     tree = _parse(lambda: _still_loaded(item, methods))
     return tree, loaded.said(item, methods) if tree is None else told(tree)
 
@@ -307,10 +310,11 @@ def _still_loaded(item: Any, methods: list[types.FunctionType]) -> ast.Module | 
     return tree if tree is not None and loaded.has_defaults_of(item, tree.body[0]) else None
 
 
-def _methods_of(cls: type) -> list[types.FunctionType]:
-    """Give the functions that are written in a class."""
+def _methods_of(cls: type, file: str) -> list[types.FunctionType]:
+    """Give the functions that are written in a class, and not made for it, as by `dataclass`."""
     members = [item for item in map(_plain, vars(cls).values()) if isinstance(item, types.FunctionType)]
-    return [item for item in members if item.__qualname__.startswith(f"{cls.__qualname__}.")]
+    written = [item for item in members if item.__qualname__.startswith(f"{cls.__qualname__}.")]
+    return [item for item in written if os.path.realpath(item.__code__.co_filename) == os.path.realpath(file)]
 
 
 def _tree_of(item: Any) -> ast.Module | None:

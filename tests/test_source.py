@@ -457,6 +457,38 @@ def test_a_file_that_is_saved_again_with_the_same_code_gives_the_same(
     assert code_fingerprint(sys.modules[f"{package.name}.tasks"].Cleaned) == former
 
 
+def test_classes_that_are_not_what_they_assign_are_compared_as_far_as_they_are(tmp_path: Path) -> None:
+    tasks = """
+    import dataclasses, enum, typing
+    from superluigi import AtomicTaskWithMetadata
+
+    class Colour(enum.IntEnum):
+        RED = 1
+
+    class Pair(typing.NamedTuple):
+        left: int = 1
+
+    @dataclasses.dataclass(slots=True)
+    class Slotted:
+        width: int = 1
+
+        def area(self):
+            return self.width
+
+    class Cleaned(AtomicTaskWithMetadata):
+        __private = 1
+        later: int
+
+        def run(self):
+            return Colour.RED, Pair(), Slotted()
+    """
+    former = fingerprint(tmp_path, 1, tasks=tasks)
+    place = next(tmp_path.glob("package1*"))
+    os.utime(place / "tasks.py", ns=(0, 0))
+
+    assert code_fingerprint(sys.modules[f"{place.name}.tasks"].Cleaned) == former
+
+
 def test_a_record_tells_the_code_that_ran_where_the_file_was_edited_meanwhile(tmp_path: Path) -> None:
     helpers = "def word():\n    return 'former'\n"
     (tmp_path / "words.py").write_text(helpers)
