@@ -692,6 +692,23 @@ def test_what_failed_without_a_record_is_made_again_by_the_next_run(
     assert {one.verdict for one in run_task(task, rerun_stale=True, dry_run=True)} == {Verdict.SKIP}
 
 
+@engines("none", "forked", "fork")
+@pytest.mark.parametrize("options", [{"rerun_stale": True}, {"force": True}], ids=["stale", "forced"])
+def test_what_was_cleaned_up_is_made_again_with_leases_for_who_has_to_run(
+    tmp_path: Path, engine: Engine, options: dict[str, bool]
+) -> None:
+    write(tmp_path, "x.csv", "a")
+    task = Last(folder=str(tmp_path), between="ShortLived")
+    engine.run(task, single_flight=True)
+    write(tmp_path, "x.csv", "b")
+
+    engine.run(task, single_flight=True, **options)
+    engine.run(task, single_flight=True, rerun_stale="rerun_stale" in options)
+
+    again = ["Root", "ShortLived", "Last"] if "rerun_stale" in options else ["ShortLived", "Last"]
+    assert notes(tmp_path, "ran") == ["Root", "ShortLived", "Last", *again]
+
+
 def test_it_is_made_again_with_leases_and_by_several_workers_too(tmp_path: Path, local_data_dir: Path) -> None:
     task = broken_off(tmp_path)
 
