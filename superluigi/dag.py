@@ -163,7 +163,7 @@ def hands_on(task: luigi.Task) -> bool:
     return isinstance(task, luigi.WrapperTask) or is_group(type(task))
 
 
-def is_external(task: luigi.Task) -> bool:
+def is_external(task: luigi.Task | type[luigi.Task]) -> bool:
     """Say whether there is nothing to run of a task: its data are made elsewhere."""
     run: object = task.run
     return run is None or run is NotImplemented

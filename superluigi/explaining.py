@@ -10,14 +10,15 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from superluigi import dag, identity, markup, provenance
+from superluigi import config, dag, identity, markup, provenance
 from superluigi.errors import TargetNotFoundError, public_name
 from superluigi.forcing import Forcing, plan_forcing
 from superluigi.markup import Tone
 from superluigi.pictures.drawings import Drawing
 from superluigi.planning import make_plan
 from superluigi.plans import Plan, Planned, Verdict, task_of
-from superluigi.staleness import Cause, Reason, gives_values, has_record, makers_of_values, own_outputs
+from superluigi.records import is_followable
+from superluigi.staleness import Cause, Reason, gives_values, has_record, in_short, makers_of_values, own_outputs
 from superluigi.storage import workplace
 from superluigi.targets.metadata import now
 from superluigi.visuals import Edge, Graph, Look, Node
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from superluigi.forcing import TaskClasses, TaskNames
     from superluigi.luigi_task import AnyTask
+    from superluigi.targets import Target
     from superluigi.targets.metadata import Metadata
 
 _LOOKS = {
@@ -41,44 +43,60 @@ _LOOKS = {
     "forced": Look("!", Tone.BAD, "is forced"),
 }
 
+_NAMED = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """Why a task will run or not: `reasons` as data, and as sentences when it is printed.
 
-    Of data that are made elsewhere, and that no run makes, the reasons are why they are not there.
+    Of data that are made elsewhere, and that no run makes, the reasons are why they are not there. `gone` are such data
+    upstream that it would read, and without which it cannot run. `reruns_stale` is the setting, which runs go by that
+    do not say it themselves.
     """
 
     task: str
     verdict: Verdict
     reasons: tuple[Reason, ...]
     is_external: bool = False
+    gone: tuple[str, ...] = ()
+    reruns_stale: bool = False
 
     def __str__(self) -> str:
         """Give the sentences, one reason a line."""
-        return "\n".join([self._summary(), *(f"  - {reason}" for reason in self.reasons)])
+        return "\n".join([self._summary(), *(f"  - {reason}" for reason in self.reasons), *self._obstacle()])
 
     def __repr__(self) -> str:
         """Give the sentences: it is asked for to be read."""
         return str(self)
 
     def _repr_html_(self) -> str:
-        return markup.card(markup.titled(self._summary()), markup.lines(f"• {reason}" for reason in self.reasons))
+        reasons = [f"• {reason}" for reason in self.reasons]
+        return markup.card(markup.titled(self._summary()), markup.lines([*reasons, *self._obstacle()]))
+
+    def _obstacle(self) -> list[str]:
+        if not self.gone:
+            return []
+        more = f" and {len(self.gone) - _NAMED} more" if len(self.gone) > _NAMED else ""
+        verb = "is" if len(self.gone) == 1 else "are"
+        named = f"{', '.join(self.gone[:_NAMED])}{more}"
+        return [f"But it cannot, until {named} {verb} there, which {verb} made elsewhere."]
 
     def _summary(self) -> str:
         task = markup.clean(self.task)
-        if self.is_external and not self.reasons:
-            return f"{task} is there. It is made elsewhere, so no run makes it."
         if self.is_external:
-            return f"{task} is not there. It is made elsewhere, so no run makes it:"
+            state, end = ("is not there", ":") if self.reasons else ("is there", ".")
+            return f"{task} {state}. It is made elsewhere, so no run makes it{end}"
         if self.verdict is Verdict.SKIP:
             return f"{task} will not run: it is complete, and as its record says."
+        if self.reruns_stale and self.verdict is Verdict.UNKNOWN:
+            return f"{task} is complete. If it will run is decided when what is upstream has run, because"
         if self.verdict is Verdict.UNKNOWN:
             return (
                 f"{task} is complete, and a run skips it. With rerun_stale=True that is decided when what is "
                 "upstream has run, because"
             )
-        if all(reason.is_stale for reason in self.reasons):
+        if not self.reruns_stale and all(reason.is_stale for reason in self.reasons):
             return f"{task} is complete, and a run skips it. With rerun_stale=True it will run, because"
         return f"{task} will run, because"
 
@@ -92,8 +110,11 @@ def why(task: AnyTask) -> Explanation:
         TaskTypeError: something else than a task is given, such as its class.
     """
     task = dag.check_is_asked_of_task(task, "why")
-    planned = _planned([task], Forcing())[task]
-    return Explanation(public_name(task), planned.verdict, planned.reasons, dag.is_external(task))
+    plan = _planned([task], Forcing())
+    planned, is_external = plan[task], dag.is_external(task)
+    gone = () if is_external else tuple(public_name(one.task) for one in plan.gone)
+    judges = config.reruns_stale()
+    return Explanation(public_name(task), planned.verdict, planned.reasons, is_external, gone, judges)
 
 
 def accept(task: AnyTask) -> None:
@@ -104,7 +125,7 @@ def accept(task: AnyTask) -> None:
     along with it, and says so in the same way.
 
     Raises:
-        TargetNotFoundError: an output is not there, or has no record of its own.
+        TargetNotFoundError: an output is not there, or has no record of its own that can be followed.
         TaskTypeError: something else than a task is given, such as its class.
     """
     task = dag.check_is_asked_of_task(task, "accept")
@@ -116,11 +137,23 @@ def accept(task: AnyTask) -> None:
         raise TargetNotFoundError(message)
     dag.forget()
     try:
-        changed = [(target, _as_accepted(task, target.read_metadata())) for target in outputs]
+        changed = [(target, _as_accepted(task, _followable(target))) for target in outputs]
     finally:
         dag.forget()
     for target, record in changed:
         target.store.write_record(record)
+
+
+def _followable(target: Target) -> Metadata:
+    """Give the record of a target. Raises TargetNotFoundError if there is none by which it could be judged."""
+    record = target.read_metadata()
+    if "task_id" not in record or not is_followable(record):
+        message = (
+            f"The record of {target} at {target.metadata_path} cannot be read: it was written by hand, by a newer "
+            "version, or is damaged. So there is nothing in which today's code could be accepted; run the task again."
+        )
+        raise TargetNotFoundError(message)
+    return record
 
 
 def _as_accepted(task: luigi.Task, record: Metadata) -> Metadata:
@@ -219,7 +252,7 @@ def drawn(plan: Plan, roots: Iterable[luigi.Task]) -> Graph:
 def _drawn(planned: Planned, mask: provenance.Mask) -> Node:
     task = task_of(planned)
     required = dag.required(task)
-    reasons = "" if planned.verdict is Verdict.SKIP else "; ".join(map(str, planned.reasons))
+    reasons = "" if planned.verdict is Verdict.SKIP else in_short(planned.reasons)
     detail = mask(reasons, task, (upstream for _, upstream in required)) if reasons else ""
     edges = tuple(
         Edge(str(upstream.task_id), ".".join(map(str, (part for part in role if part is not None))))

@@ -10,10 +10,10 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from superluigi import markup, visuals
+from superluigi import dag, markup, visuals
 from superluigi.errors import public_name
 from superluigi.markup import Tone
-from superluigi.staleness import Reason, Sight, has_record, stale_because
+from superluigi.staleness import Reason, Sight, has_record, in_short, stale_because
 from superluigi.unsettled import read_by
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class Plan:
 
     def __str__(self) -> str:
         """Give a table: what will run, then what is not known; and how many are skipped."""
-        rows = [_row(planned) for planned in [*self.of(Verdict.RUN), *self.of(Verdict.UNKNOWN)]]
+        rows = [_row(planned) for planned in [*self.gone, *self._at_work, *self.of(Verdict.UNKNOWN)]]
         if not rows:
             return f"{self._title()}."
         shown = [_HEAD, *rows[:_SHOWN]]
@@ -145,9 +145,19 @@ class Plan:
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in shown]
         return "\n".join([f"{self._title()}:", *(f"  {line}" for line in lines)])
 
+    @property
+    def gone(self) -> list[Planned]:
+        """Data that are made elsewhere, that this run would read, and that are not there: the run cannot succeed."""
+        return [planned for planned in self.of(Verdict.RUN) if dag.is_external(task_of(planned))]
+
+    @property
+    def _at_work(self) -> list[Planned]:
+        return [planned for planned in self.of(Verdict.RUN) if not dag.is_external(task_of(planned))]
+
     def _title(self) -> str:
-        counts = {verdict: len(self.of(verdict)) for verdict in Verdict}
-        return f"{counts[Verdict.RUN]} to run, {counts[Verdict.UNKNOWN]} unknown, {counts[Verdict.SKIP]} to skip"
+        unknown, skipped = (len(self.of(verdict)) for verdict in (Verdict.UNKNOWN, Verdict.SKIP))
+        counts = f"{len(self._at_work)} to run, {unknown} unknown, {skipped} to skip"
+        return f"{counts}, {len(self.gone)} gone, which no run makes" if self.gone else counts
 
     def __repr__(self) -> str:
         """Give the counts."""
@@ -159,27 +169,41 @@ class Plan:
 
     def _repr_html_(self) -> str:
         """Give the table for a notebook, with what is skipped."""
-        shown = [planned for verdict in Verdict for planned in self.of(verdict)]
-        rows = [(markup.said(planned.verdict.value, _TONES[planned.verdict]), *_row(planned)[1:]) for planned in shown]
+        shown = [*self.gone, *self._at_work, *self.of(Verdict.UNKNOWN), *self.of(Verdict.SKIP)]
+        rows = [(markup.said(row[0], _TONES[row[0]]), *row[1:]) for row in map(_row, shown)]
         if len(rows) > _SHOWN:
             rows[_SHOWN:] = [(markup.said("..."), f"{len(rows) - _SHOWN} more", *[""] * (len(_HEAD) - 2))]
         return visuals.table(self._title(), _HEAD, rows)
 
 
 _SHOWN = 200
-_TONES = {Verdict.RUN: Tone.PLAIN, Verdict.UNKNOWN: Tone.NOTE, Verdict.SKIP: Tone.GOOD}
+_MAX_NAME = 120  # characters
+_GONE = "gone"
+_TONES = {
+    _GONE: Tone.BAD,
+    Verdict.RUN.value: Tone.PLAIN,
+    Verdict.UNKNOWN.value: Tone.NOTE,
+    Verdict.SKIP.value: Tone.GOOD,
+}
 _HEAD = ("", "task", "takes", "makes", "downloads", "why")
 
 
 def _row(planned: Planned) -> tuple[str, ...]:
+    is_gone = planned.verdict is Verdict.RUN and dag.is_external(task_of(planned))
     return (
-        planned.verdict.value,
-        markup.clean(public_name(planned.task)),
+        _GONE if is_gone else planned.verdict.value,
+        _cut(markup.clean(public_name(planned.task))),
         markup.duration(planned.expected_s),
         markup.size(planned.expected_bytes),
         markup.size(planned.download_bytes or None),
-        markup.clean(_joined(planned)),
+        markup.clean(in_short(planned.reasons)),
     )
+
+
+def _cut(name: str) -> str:
+    """Give a name with both its ends that leaves room for the other columns; a parameter may be a list of thousands."""
+    half = _MAX_NAME // 2
+    return name if len(name) <= _MAX_NAME else f"{name[:half]}…{name[-half:]}"
 
 
 def _joined(planned: Planned) -> str:

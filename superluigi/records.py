@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
-import math
 import os
 import re
 import stat
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import luigi
 
@@ -34,7 +32,7 @@ from superluigi.storage.concurrency import run_all
 from superluigi.storage.s3 import Bucket
 from superluigi.targets import LocalFileTarget, LocalFolderTarget, S3ObjectTarget, S3PrefixTarget, Target
 from superluigi.targets.foresight import OF_THE_WHOLE_BUCKET
-from superluigi.targets.metadata import RECORD_SUFFIX, REMOVED
+from superluigi.targets.metadata import RECORD_SUFFIX, REMOVED, loads
 from superluigi.targets.s3_store import UNFINISHED_NAME
 
 if TYPE_CHECKING:
@@ -364,7 +362,7 @@ def _parsed(data: bytes) -> _Record:
     try:
         if data.count(b"[") + data.count(b"{") > _MAX_DEPTH:
             _check_depth(data)
-        record = json.loads(data, parse_constant=_refuse, parse_float=_finite)
+        record = loads(data)
         inputs = _checked(record)
         former = record.pop("superseded", None)
         if former is not None:
@@ -374,18 +372,6 @@ def _parsed(data: bytes) -> _Record:
     except ValueError as error:
         return _Record(error=f"it is no record of Super Luigi that can be read: {error}")
     return _Record(record, former, inputs)
-
-
-def _refuse(constant: str) -> NoReturn:
-    message = f"{constant} is no JSON"
-    raise ValueError(message)
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if not math.isfinite(number):
-        _refuse(digits)
-    return number
 
 
 def _check_depth(data: bytes) -> None:

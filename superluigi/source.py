@@ -9,22 +9,26 @@ once.
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib.util
 import inspect
 import linecache
+import os
 import sys
 import textwrap
 import threading
+import time
 import types
 import weakref
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import luigi
 
+from superluigi import loaded
 from superluigi.forks import open_in_forks
 from superluigi.origins import Own
-from superluigi.syntax import assigned, told
+from superluigi.syntax import assigned, assigned_by, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -34,19 +38,23 @@ if TYPE_CHECKING:
 _Parsed = TypeVar("_Parsed")
 
 _PARSE_TRIES = 10
+_IMPORT_NS = 60 * 10**9  # what a module may take from the reading of its source to a class in it: it imports others
+_HOLDERS = ("__wrapped__", "func", "__func__", "fget")
 _DYNAMIC = "<dynamic-code>"  # the file that cloudpickle names from 3.1.3 on; before that, the file of the source
 _parsing = open_in_forks(threading.Lock())
 # The file, or cell of a notebook, and the line at which classes of tasks were defined.
 _noted: weakref.WeakKeyDictionary[type, tuple[str, int]] = weakref.WeakKeyDictionary()
+_defined_ns: weakref.WeakKeyDictionary[type, int] = weakref.WeakKeyDictionary()  # when, by the clock of file systems
 
 
 def note_definition(task_cls: type) -> None:
-    """Remember where a class is defined: at the caller's caller.
+    """Remember where and when a class is defined: at the caller's caller.
 
     `inspect` finds a class by the file of its module, and a notebook has none.
     """
     frame = sys._getframe(2)  # noqa: SLF001  (`inspect.currentframe` and `f_back` are the same in more steps)
     _noted[task_cls] = frame.f_code.co_filename, frame.f_lineno
+    _defined_ns[task_cls] = time.time_ns()
 
 
 def code_fingerprint(task_cls: type) -> str | None:
@@ -57,10 +65,14 @@ def code_fingerprint(task_cls: type) -> str | None:
     source of the class is gone, or if the class has travelled here by value, so that not all of its source came along;
     what else it reaches without a source counts by its name. Names that are found out while it runs (getattr,
     dictionaries of functions, instances) are not followed, nor what is computed. Costs milliseconds for a class.
+
+    The code is that which is loaded: of what has become other code in its file since the class was defined, what it
+    compiles to counts, which is like no source.
     """
     lines: set[str] = set()  # what a program has twice, as itself and imported, is the same code
     seen: set[int] = set()
     own = Own(task_cls.__module__)
+    since_ns = _defined_ns[task_cls] - _IMPORT_NS if task_cls in _defined_ns else None
     pending: list[Any] = [task_cls]
     while pending:
         reached = pending.pop()
@@ -69,12 +81,12 @@ def code_fingerprint(task_cls: type) -> str | None:
         seen.add(id(reached))
         if _has_travelled(reached):
             return None
-        tree = _tree_of(reached)
-        if tree is None and reached is task_cls:
+        tree, text = _loaded(reached, since_ns)
+        if tree is None and not text and reached is task_cls:
             return None
         names = {} if tree is None else _names_in(tree)
-        constants = [f"; {name} = {text}" for name, text in _constants_of(reached, names.items(), own)]
-        lines.add(f"{reached.__qualname__}: {'' if tree is None else told(tree)}{''.join(constants)}")
+        constants = [f"; {name} = {value}" for name, value in _constants_of(reached, names.items(), own, since_ns)]
+        lines.add(f"{reached.__qualname__}: {text}{''.join(constants)}")
         named = _resolved(names.values(), reached, own)
         found = [*(item for item in named if not _is_task(item)), *(getattr(reached, "__bases__", ()))]
         pending += [item for item in map(_plain, found) if _is_own(item, own)]
@@ -106,12 +118,28 @@ def _is_task(item: Any) -> bool:
 
 
 def _plain(item: Any) -> Any:
-    """Give what a decorator that keeps its function (`functools.wraps`, `cache`, `partial`) has around it."""
-    while True:
-        inner = getattr(item, "__wrapped__", None) or getattr(item, "func", None)
-        if not callable(inner) or isinstance(item, type):
-            return item
-        item = inner
+    """Give what a decorator that keeps its function (`functools.wraps`, `cache`, `partial`), or a method, has in it.
+
+    Objects that answer to every name, such as mocks and `sqlalchemy.func`, hold nothing by that.
+    """
+    seen: set[int] = set()
+    while id(item) not in seen and not isinstance(item, type):
+        seen.add(id(item))
+        item = next((inner for name in _HOLDERS if callable(inner := _held(item, name))), item)
+    return item
+
+
+def _held(item: Any, name: str) -> Any:
+    """Give an attribute that an object has without making it up; None if there is none."""
+    return None if inspect.getattr_static(item, name, None) is None else _attribute(item, name)
+
+
+def _attribute(item: Any, name: str) -> Any:
+    """Give an attribute; None if there is none, or asking for it fails in whatever way."""
+    try:
+        return getattr(item, name, None)
+    except Exception:  # noqa: BLE001  (what a module names may be anything)
+        return None
 
 
 def _is_own(item: Any, own: Own) -> bool:
@@ -140,57 +168,87 @@ def _resolved(names: Iterable[tuple[str, ...]], owner: Any, own: Own) -> Iterato
         item = known.get(first)
         for name in rest:
             is_holder = own.holds(item.__name__) if isinstance(item, types.ModuleType) else isinstance(item, type)
-            item = getattr(item, name, None) if is_holder else None
+            item = _attribute(item, name) if is_holder else None
         yield item
 
 
-def _constants_of(owner: Any, names: Iterable[tuple[str, tuple[str, ...]]], own: Own) -> Iterator[tuple[str, str]]:
+def _constants_of(
+    owner: Any, names: Iterable[tuple[str, tuple[str, ...]]], own: Own, since_ns: int | None
+) -> Iterator[tuple[str, str]]:
     """Give the names that stand for a literal at the top level of a module of the user's own, or of the same cell."""
     known = _globals_of(owner)
-    sources: list[Assigned] | None = None
+    files: list[str] | None = None
     for written, (first, *rest) in names:
         item = known.get(first)
-        if first not in known or isinstance(item, type | types.FunctionType):
+        if first not in known or (isinstance(item, type | types.FunctionType) and not rest):
             continue
         for name in rest[:-1]:
-            item = getattr(item, name, None) if isinstance(item, types.ModuleType) else None
+            item = _attribute(item, name) if isinstance(item, types.ModuleType) else None
         if isinstance(item, types.ModuleType) and rest:
-            text = _literal_in(item.__name__, rest[-1], own)
+            found = _literal_in(item.__name__, rest[-1], own)
+        elif rest and isinstance(item, type) and _is_task(item):  # which is not followed itself, unlike other classes
+            found = _literal_of_class(item, rest[-1], own)
         elif rest:
             continue  # an attribute of a value
         else:
-            sources = sources if sources is not None else [_assigned_in(file) for file in _files_of(owner)]
-            texts = (_literal(source, owner.__module__, first, own) for source in sources)
-            text = next((text for text in texts if text is not None), None)
-        if text is not None:
-            yield written, text
+            files = files if files is not None else list(_files_of(owner))
+            literals = (_literal(file, owner.__module__, first, own) for file in files)
+            found = next((literal for literal in literals if literal is not None), None)
+        if found is not None:
+            yield written, found.text_of(_attribute(item, rest[-1]) if rest else item, since_ns)
 
 
-def _literal_in(module: str, name: str, own: Own) -> str | None:
+class _Literal(NamedTuple):
+    """A literal in a source: its text, and where it is assigned, in a module or a class."""
+
+    text: str
+    name: str
+    file: str
+    cls: type | None = None
+
+    def text_of(self, value: Any, since_ns: int | None) -> str:
+        """Give the text, or, if that has become another one since, the value that was loaded."""
+        if since_ns is None or not loaded.was_edited(self.file, since_ns):
+            return self.text
+        tree = _parse(lambda: ast.parse(loaded.text_of(self.file))) if self.cls is None else _tree_of(self.cls)
+        statements = tree.body if tree is not None else []
+        if self.cls is not None and statements and isinstance(statements[0], ast.ClassDef):
+            statements = statements[0].body
+        return self.text if loaded.is_assigned(statements, self.name, value) else f"loaded {loaded.value_said(value)}"
+
+
+def _literal_of_class(cls: type, name: str, own: Own) -> _Literal | None:
+    holder = next((known for known in cls.__mro__ if name in vars(known)), None)
+    tree = _tree_of(holder) if holder is not None and own.holds(holder.__module__) else None
+    body = tree.body[0] if tree is not None else None
+    text = assigned_by(body.body).get(name) if isinstance(body, ast.ClassDef) else None
+    return _Literal(text, name, next(_files_of(holder), ""), holder) if isinstance(text, str) else None
+
+
+def _literal_in(module: str, name: str, own: Own) -> _Literal | None:
     file = getattr(sys.modules.get(module), "__file__", None)
-    if not file or not own.holds(module):
-        return None
-    return _literal(_assigned_in(file), module, name, own)
+    return _literal(file, module, name, own) if file and own.holds(module) else None
 
 
-def _literal(source: Assigned, module: str, name: str, own: Own) -> str | None:
+def _literal(file: str, module: str, name: str, own: Own) -> _Literal | None:
     """Give the literal of a name, through the modules that it is imported from."""
     seen: set[tuple[str, str]] = set()
-    pending = [(source, module, name)]
+    pending = [(file, module, name)]
     while pending:
-        source, module, name = pending.pop()
+        file, module, name = pending.pop()
         if (module, name) in seen:
             continue
         seen.add((module, name))
+        source = _assigned_in(file)
         stands_for = source.get(name)
         if isinstance(stands_for, str):
-            return stands_for
+            return _Literal(stands_for, name, file)
         stars = [value for key, value in source.items() if key.startswith("*") and not isinstance(value, str)]
         for level, origin, there in stars if stands_for is None else [stands_for]:
             target = _absolute(module, level, origin)
-            file = getattr(sys.modules.get(target), "__file__", None)
-            if file and own.holds(target):
-                pending.append((_assigned_in(file), target, name if there == "*" else there))
+            target_file = getattr(sys.modules.get(target), "__file__", None)
+            if target_file and own.holds(target):
+                pending.append((target_file, target, name if there == "*" else there))
     return None
 
 
@@ -203,8 +261,7 @@ def _absolute(module: str, level: int, name: str) -> str:
 
 
 def _assigned_in(file: str) -> Assigned:
-    linecache.checkcache(file)
-    return _parse(lambda: assigned("".join(linecache.getlines(file)))) or {}
+    return _parse(lambda: assigned(loaded.text_of(file))) or {}
 
 
 def _files_of(owner: Any) -> Iterator[str]:
@@ -217,13 +274,47 @@ def _files_of(owner: Any) -> Iterator[str]:
 
 
 def _globals_of(owner: Any) -> dict[str, Any]:
-    functions = [item for item in map(_plain, vars(owner).values()) if isinstance(item, types.FunctionType)]
-    function = next((item for item in functions if item.__module__ == owner.__module__), None)
-    function = owner if isinstance(owner, types.FunctionType) else function
-    if function is None:
+    """Give what names stand for in a function, or in the methods of a class, with what surrounds these."""
+    members = [owner] if isinstance(owner, types.FunctionType) else map(_plain, vars(owner).values())
+    functions = [item for item in members if isinstance(item, types.FunctionType)]
+    functions = [item for item in functions if item.__module__ == owner.__module__]
+    if not functions:
         return dict(vars(inspect.getmodule(owner) or types.ModuleType("gone")))
-    closure = inspect.getclosurevars(function).nonlocals if function.__closure__ else {}
-    return {**function.__globals__, **closure}
+    known = dict(functions[0].__globals__)
+    for function in functions:
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):  # nothing was assigned yet
+                known[name] = cell.cell_contents
+    return known
+
+
+def _loaded(item: Any, since_ns: int | None) -> tuple[ast.Module | None, str]:
+    """Give the syntax tree and the text of what is loaded; without a tree if its source is gone, or is another one."""
+    file = next(_files_of(item), "")
+    if since_ns is None or not loaded.was_edited(file, since_ns):
+        tree = _tree_of(item)
+        return tree, "" if tree is None else told(tree)
+    methods = _methods_of(item, file) if isinstance(item, type) else []
+    tree = _parse(lambda: _still_loaded(item, methods))
+    return tree, loaded.said(item, methods) if tree is None else told(tree)
+
+
+def _still_loaded(item: Any, methods: list[types.FunctionType]) -> ast.Module | None:
+    """Give the tree of an item by the present source; None if that says something else than what is loaded."""
+    if isinstance(item, type):
+        classes = _classes_named(item.__qualname__, loaded.text_of(next(_files_of(item))))
+        found = next((node for node in classes if loaded.is_as_written(item, node, methods)), None)
+        return None if found is None else ast.Module(body=[found], type_ignores=[])
+    code = loaded.present_code(item)
+    tree = None if code is None else _parsed(code)
+    return tree if tree is not None and loaded.has_defaults_of(item, tree.body[0]) else None
+
+
+def _methods_of(cls: type, file: str) -> list[types.FunctionType]:
+    """Give the functions that are written in a class, and not made for it, as by `dataclass`."""
+    members = [item for item in map(_plain, vars(cls).values()) if isinstance(item, types.FunctionType)]
+    written = [item for item in members if item.__qualname__.startswith(f"{cls.__qualname__}.")]
+    return [item for item in written if os.path.realpath(item.__code__.co_filename) == os.path.realpath(file)]
 
 
 def _tree_of(item: Any) -> ast.Module | None:
@@ -251,10 +342,18 @@ def _parse(parse: Callable[[], _Parsed | None]) -> _Parsed | None:
 def _parsed(item: Any) -> ast.Module | None:
     try:
         return ast.parse(textwrap.dedent(inspect.getsource(item)))
-    except (OSError, TypeError):
+    except (OSError, TypeError, SyntaxError):
         if not isinstance(item, type):
-            raise
+            code = getattr(item, "__code__", item)
+            return _lambdas_at(code.co_filename, code.co_firstlineno)
         return next((tree for place in _places_of(item) if (tree := _class_at(item, *place)) is not None), None)
+
+
+def _lambdas_at(file: str, line: int) -> ast.Module | None:
+    """Give the lambdas of a line, which is no statement of its own where one is an argument of a call."""
+    tree = ast.parse("".join(linecache.getlines(file)))
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Lambda) and node.lineno == line]
+    return ast.Module(body=[ast.Expr(node) for node in found], type_ignores=[]) if found else None
 
 
 def _places_of(cls: type) -> Iterator[tuple[str, int]]:
@@ -268,16 +367,22 @@ def _places_of(cls: type) -> Iterator[tuple[str, int]]:
 
 def _class_at(cls: type, file: str, line: int) -> ast.Module | None:
     """Give the class of that name around a line; IPython keeps every cell as a file of its own in `linecache`."""
-    pending: list[tuple[str, ast.AST]] = [("", ast.parse("".join(linecache.getlines(file))))]
+    for node in _classes_named(cls.__qualname__, "".join(linecache.getlines(file))):
+        first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+        if first <= line <= (node.end_lineno or line):
+            return ast.Module(body=[node], type_ignores=[])
+    return None
+
+
+def _classes_named(qualname: str, text: str) -> Iterator[ast.ClassDef]:
+    pending: list[tuple[str, ast.AST]] = [("", ast.parse(text))]
     while pending:
         scope, node = pending.pop()
         name = f"{scope}{getattr(node, 'name', '')}"
         if isinstance(node, ast.ClassDef):
-            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-            if name == cls.__qualname__ and first <= line <= (node.end_lineno or line):
-                return ast.Module(body=[node], type_ignores=[])
+            if name == qualname:
+                yield node
             scope = f"{name}."
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             scope = f"{name}.<locals>."
         pending += [(scope, child) for child in ast.iter_child_nodes(node)]
-    return None

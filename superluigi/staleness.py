@@ -27,7 +27,7 @@ from superluigi.targets.store import Seen
 from superluigi.tasks import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from superluigi.dag import Role
     from superluigi.targets import Target
@@ -74,12 +74,16 @@ _SENTENCES = {
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a task runs: `subject` is a parameter, the role of an input, a path or a task; None where nothing was."""
+    """Why a task runs: `subject` is a parameter, the role of an input, a path or a task; None where nothing was.
+
+    `path` is where an input lies that has changed: its role alone, such as `0`, tells a reader little.
+    """
 
     cause: Cause
     subject: str = ""
     before: Any = None
     after: Any = None
+    path: str | None = None
 
     @property
     def is_stale(self) -> bool:
@@ -89,15 +93,24 @@ class Reason:
     def __str__(self) -> str:
         """Give it as half a sentence."""
         shown = {"before": _short(self.before), "after": _short(self.after)}
+        subject = self.subject if self.path in (None, self.subject) else f"{self.subject} ({self.path})"
         if self.cause is Cause.INPUT_CHANGED and self.after is None:
-            return f"the input {self.subject} is gone: it was {shown['before']}"
-        return _SENTENCES[self.cause].format(subject=self.subject, **shown)
+            return f"the input {subject} is gone: it was {shown['before']}"
+        return _SENTENCES[self.cause].format(subject=subject, **shown)
 
     def to_dict(self) -> Metadata:
         """Give it as JSON's own types."""
-        return {"cause": self.cause.value, "subject": self.subject, "before": self.before, "after": self.after}
+        facts = {"cause": self.cause.value, "subject": self.subject, "before": self.before, "after": self.after}
+        return facts if self.path is None else {**facts, "path": self.path}
 
 
+def in_short(reasons: Sequence[Reason]) -> str:
+    """Give reasons on one line, the first few of many."""
+    told = list(map(str, reasons[:_TOLD]))
+    return "; ".join([*told, *([f"and {len(reasons) - _TOLD} more"] if len(reasons) > _TOLD else [])])
+
+
+_TOLD = 3
 _STALE = {cause.value for cause in list(Cause)[list(Cause).index(Cause.NO_RECORD) :]}
 _SHOWN = 80
 _DIGESTS = ("sha256:", "sha256-tree:", "etag:")
@@ -280,7 +293,7 @@ def _compared(
     pending: list[tuple[Any, Metadata]] = [(task, record)]
     while pending:
         member, told = pending.pop()
-        reasons += _of_task(member, told)
+        reasons += _of_task(member, told, "" if member is task else f"{type(member).__name__}.")
         reasons += _of_yielded(told, held, sight)
         for before, upstream, target in _paired(member, told, reasons):
             own = own_target(target)
@@ -349,7 +362,8 @@ def _of_yielded(record: Metadata, held: Metadata, sight: Sight) -> list[Reason]:
     """Compare what a run has yielded, and by records all upstream of it, at the recorded paths, level by level.
 
     Which tasks these are is not known before the run yields them; so their classes are found by name. Nothing else
-    makes them again: what was yielded and is missing is a change, too.
+    makes them again: what was yielded and is missing is a change, too, and so is a record that is gone, as it is not
+    known then what else has changed.
     """
     reasons: list[Reason] = []
     level = [replace(given, role=("yielded", *given.role)) for given in inputs_of(record) if given.is_dynamic]
@@ -362,7 +376,9 @@ def _of_yielded(record: Metadata, held: Metadata, sight: Sight) -> list[Reason]:
         read = [(given, str(target), sight.stored(target)) for given, target in found]
         read += [(given, task_id, held[task_id]) for given in level if (task_id := str(given.task_id)) in held]
         for given, target in found:
-            reasons += _of_input(given, target, sight, may_be_missing=not is_yielded)
+            is_lost = "task_id" not in (sight.stored(target) or ()) and _leaves_records(given.task_family)
+            changes = list(_of_input(given, target, sight, may_be_missing=not (is_yielded or is_lost)))
+            reasons += changes or ([Reason(Cause.NO_RECORD, str(target))] if is_lost else [])
         level = []
         for given, name, told in read:
             if name not in seen and isinstance(told, dict):
@@ -387,6 +403,16 @@ def _of_class_named(record: Metadata) -> Iterator[Reason]:
         yield from _of_class(task_cls, record, f"{task_cls.__name__}.")
 
 
+def _leaves_records(family: str | None) -> bool:
+    """Say whether the runs of a family leave records, as far as its class is known by name."""
+    try:
+        task_cls = Register.get_task_cls(str(family))
+    except TaskClassException:
+        return False
+    offered: Collection[str] = getattr(task_cls, "offered_arguments", ())
+    return "metadata" in offered and not dag.is_external(task_cls)
+
+
 def _class_named(record: Metadata) -> type[luigi.Task] | None:
     try:
         task_cls: type[luigi.Task] = Register.get_task_cls(str(record.get("task_family")))
@@ -395,7 +421,7 @@ def _class_named(record: Metadata) -> type[luigi.Task] | None:
     return task_cls if task_cls.__module__ == record.get("task_module") else None
 
 
-def _of_task(task: luigi.Task, record: Metadata) -> Iterator[Reason]:
+def _of_task(task: luigi.Task, record: Metadata, whose: str = "") -> Iterator[Reason]:
     task_cls: Any = type(task)
     known = record.get("params")
     known = known if isinstance(known, dict) else {}
@@ -404,8 +430,8 @@ def _of_task(task: luigi.Task, record: Metadata) -> Iterator[Reason]:
         params = dict(task_cls.get_params())
         for name, value in plain(differing).items():
             if params[name].significant and known.get(name) != value:
-                yield Reason(Cause.PARAMETER, name, known.get(name), value)
-    yield from _of_class(task_cls, record)
+                yield Reason(Cause.PARAMETER, f"{whose}{name}", known.get(name), value)
+    yield from _of_class(task_cls, record, whose)
 
 
 def _of_class(task_cls: Any, record: Metadata, whose: str = "") -> Iterator[Reason]:
@@ -488,4 +514,4 @@ def _of_input(before: Input, target: Target, sight: Sight, *, may_be_missing: bo
         return
     now = sight.fingerprint(target)
     if now != before.fingerprint and not (now is None and may_be_missing):
-        yield Reason(Cause.INPUT_CHANGED, before.name or before.path, before.fingerprint, now)
+        yield Reason(Cause.INPUT_CHANGED, before.name or before.path, before.fingerprint, now, str(target))

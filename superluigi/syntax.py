@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 # Fields that say how a thing was written, or what its place in the tree says already.
@@ -108,9 +108,14 @@ def assigned(source: str) -> Assigned:
     Raises:
         SyntaxError: it is no Python.
     """
+    return assigned_by(ast.parse(source).body)
+
+
+def assigned_by(statements: Iterable[ast.stmt]) -> Assigned:
+    """Give what the statements of a module, or in the body of a class, assign; see `assigned`."""
     found: dict[str, str | Imported] = {}
     stars = 0
-    for statement in ast.parse(source).body:
+    for statement in statements:
         if isinstance(statement, ast.ImportFrom):
             for alias in statement.names:
                 name = alias.asname or alias.name

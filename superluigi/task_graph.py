@@ -191,7 +191,7 @@ def _hidden(facts: TaskFacts, secrets: frozenset[str]) -> TaskFacts:
         return list(map(shown, value)) if isinstance(value, list | tuple) else value
 
     reasons = tuple(
-        replace(why, subject=shown(why.subject), before=shown(why.before), after=shown(why.after))
+        replace(why, subject=shown(why.subject), before=shown(why.before), after=shown(why.after), path=shown(why.path))
         for why in facts.planned.reasons
     )
     return replace(

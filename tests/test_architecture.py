@@ -32,6 +32,7 @@ LAYERS = [
         "visuals",
     ],
     ["origins", "syntax"],
+    ["loaded"],
     ["source", "task_log"],
     ["storage"],
     ["pictures"],

@@ -1,6 +1,7 @@
 """What is asked of a task without running it: why, tree, accept, plan."""
 
 import html.parser
+import json
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,19 @@ def test_of_a_stale_task_it_says_field_by_field_what_was_and_what_is(tmp_path: P
     (reason,) = why(Source(letters="abcd")).reasons
     assert (reason.cause, reason.subject, reason.before, reason.after) == (Cause.PARAMETER, "letters", "abc", "abcd")
     assert str(reason) == "the parameter letters was 'abc', and is 'abcd'"
+
+
+def test_where_runs_are_set_to_make_again_what_is_stale_it_does_not_say_that_they_skip_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run_task(Top())
+    Path("source.txt").write_text("other")
+    monkeypatch.setenv("SUPERLUIGI_RERUN_STALE", "true")
+
+    assert str(why(Source())).startswith("Source(letters=abc) will run, because\n  - source.txt was altered")
+    assert str(why(Top())).startswith(
+        "Top() is complete. If it will run is decided when what is upstream has run, because"
+    )
 
 
 def test_of_a_task_below_others_that_will_run_it_says_that_this_is_not_known() -> None:
@@ -229,6 +243,20 @@ def test_without_an_output_or_a_record_there_is_nothing_to_accept() -> None:
             accept(task_cls())
 
 
+@pytest.mark.parametrize("change", [{"schema": "superluigi/2"}, {"params": [1]}, {"task_id": None}])
+def test_a_record_by_which_nothing_is_judged_accepts_nothing(change: dict[str, Any]) -> None:
+    run_task(Source())
+    path = Source().output().metadata_path
+    record = {**json.loads(path.read_text()), **change}
+    path.write_text(json.dumps({name: value for name, value in record.items() if value is not None}))
+    before = path.read_text()
+
+    with pytest.raises(TargetNotFoundError, match=r"The record of source\.txt .* run the task again"):
+        accept(Source())
+
+    assert path.read_text() == before
+
+
 # plan, and all of them
 
 
@@ -284,6 +312,33 @@ def test_data_made_elsewhere_are_said_to_be_there_or_not_and_never_to_run() -> N
     assert "as its record says" not in str(tree(External("raw.csv")))
 
 
+def test_a_task_that_lacks_data_made_elsewhere_is_said_to_be_unable_to_run(tmp_path: Path) -> None:
+    class Needing(AtomicTaskWithMetadata):
+        def requires(self) -> Any:
+            return [External(f"raw-{number}.csv") for number in range(self.count)]
+
+        def output(self) -> Any:
+            return LocalFileTarget("needing.txt")
+
+        count = luigi.IntParameter()
+
+    one, many = Needing(count=1), Needing(count=5)
+
+    assert str(why(one)).splitlines()[-1] == (
+        "But it cannot, until External(path=raw-0.csv) is there, which is made elsewhere."
+    )
+    assert "External(path=raw-2.csv) and 2 more are there, which are made elsewhere" in why(many)._repr_html_()
+    planned = plan(many)
+    assert [str(data.reasons[0]) for data in planned.gone] == [
+        f"raw-{number}.csv does not exist" for number in range(5)
+    ]
+    assert str(planned).startswith("1 to run, 0 unknown, 0 to skip, 5 gone, which no run makes:")
+    assert [line.split()[0] for line in str(planned).splitlines()[2:]] == ["gone"] * 5 + ["run"]
+    assert "5 gone, which no run makes" in planned._repr_html_()
+    (tmp_path / "raw-0.csv").touch()
+    assert "cannot" not in str(why(one))
+
+
 def values_of(version: str, reader_version: str = "1") -> tuple[Any, Any]:
     """A task that reads a value made from another value, and the task that sets the first."""
 
@@ -326,7 +381,10 @@ def values_of(version: str, reader_version: str = "1") -> tuple[Any, Any]:
 def test_accepting_a_reader_accepts_the_tasks_whose_values_it_read() -> None:
     run_task(values_of("1")[0])
     reader, first = values_of("2")
-    assert [reason.cause for reason in why(reader).reasons] == [Cause.VERSION, Cause.VERSION]
+    assert [(reason.cause, reason.subject) for reason in why(reader).reasons] == [
+        (Cause.VERSION, "Second.__version__"),
+        (Cause.VERSION, "First.__version__"),
+    ]
 
     with pytest.raises(TargetNotFoundError, match="accept the tasks that require this one"):
         accept(first)

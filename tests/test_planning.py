@@ -25,6 +25,7 @@ from superluigi import (
     TaskWithCleanup,
     TaskWithMetadata,
     run_task,
+    tree,
 )
 from superluigi.plans import Verdict
 from superluigi.staleness import Cause
@@ -143,6 +144,35 @@ def test_a_long_plan_is_shown_in_part(tmp_path: Path) -> None:
     assert "100 more" in str(plan)
     assert "100 more" in plan._repr_html_()
     assert len(plan.to_dict()) == 300
+
+
+def test_many_reasons_and_long_names_leave_a_table_readable(tmp_path: Path) -> None:
+    class Wide(Step):
+        ids = luigi.ListParameter()
+
+        def requires(self) -> Any:
+            return [External(f"{self.folder}/in-{number}.csv") for number in range(40)]
+
+        def run(self, output_path: Path) -> None:
+            output_path.touch()
+
+    for number in range(40):
+        (tmp_path / f"in-{number}.csv").write_text("1")
+    task = Wide(folder=str(tmp_path), number=7, ids=list(range(1000)))
+    run_task(task)
+    for number in range(40):
+        (tmp_path / f"in-{number}.csv").write_text("2")
+
+    plan = planned(task, rerun_stale=True)
+    line = str(plan).splitlines()[2]
+
+    assert line.endswith("; and 37 more")
+    assert "run  Wide(" in line
+    assert "999])" in line or "number=7)" in line
+    assert len(line) < 1000
+    assert len(plan[task].reasons) == 40
+    assert "in-39.csv" in plan.to_pandas()["reasons"].iloc[-1]
+    assert "and 37 more" in str(tree(task))
 
 
 def test_a_notebook_shows_a_table_in_which_nothing_is_markup(tmp_path: Path) -> None:

@@ -62,11 +62,11 @@ def fingerprint(folder: Path, number: int, helpers: str = HELPERS, tasks: str = 
         sys.path.remove(str(folder))
 
 
-def cell(source: str, number: int) -> dict[str, Any]:
+def cell(source: str, number: int, **known: Any) -> dict[str, Any]:
     """Execute a cell as IPython does: as a file of its own that stands in `linecache` alone; give its names."""
     name = f"/tmp/ipykernel_1/{number}-{abs(hash(source))}.py"
     linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
-    names: dict[str, Any] = {"__name__": "__main__", "AtomicTaskWithMetadata": AtomicTaskWithMetadata}
+    names: dict[str, Any] = {"__name__": "__main__", "AtomicTaskWithMetadata": AtomicTaskWithMetadata, **known}
     exec(compile(source, name, "exec"), names)
     return names
 
@@ -129,6 +129,112 @@ def test_a_change_of_what_a_task_reaches_changes_it(before: str, after: str, tmp
     assert before in HELPERS
 
     assert fingerprint(tmp_path, 1) != fingerprint(tmp_path, 2, HELPERS.replace(before, after))
+
+
+SEEN = """
+from superluigi import AtomicTaskWithMetadata
+from {package}.helpers import *
+
+def make():
+    def surrounding():
+        return "surrounding"
+
+    class Made(AtomicTaskWithMetadata):
+        def output(self):
+            return later
+
+        def run(self, output_path):
+            output_path.write_text(surrounding())
+
+    if Made is None:
+        later = None
+    return Made
+
+class Other(AtomicTaskWithMetadata):
+    columns = ["a column"]
+
+    @classmethod
+    def named(cls):
+        return "a class method"
+
+    def unused(self):
+        return "unused"
+
+class Sub(Other):
+    pass
+
+Cleaned = make()
+
+class Reader(AtomicTaskWithMetadata):
+    def run(self, output_path):
+        output_path.write_text(Other.named() + Sub.columns[0] + doubled("x"))
+"""
+SEEN_HELPERS = """
+import functools
+doubled = functools.lru_cache(
+    lambda text: text * 2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("task", "before", "after", "is_other"),
+    [
+        ("Cleaned", '"surrounding"', '"others"', True),
+        ("Reader", '"a class method"', '"others"', True),
+        ("Reader", '"a column"', '"others"', True),
+        ("Reader", '"unused"', '"others"', False),
+        ("Reader", "text * 2", "text * 3", True),
+        ("Reader", "    lambda text: text * 2)", "    lambda text: text * 2  # twice\n)", False),
+    ],
+    ids=[
+        "what surrounds a later method",
+        "a class method of another task",
+        "a constant of another task",
+        "the rest of another task",
+        "a lambda within a call",
+        "the layout of that",
+    ],
+)
+def test_what_a_task_reaches_is_seen_wherever_it_stands(
+    task: str, before: str, after: str, is_other: bool, tmp_path: Path
+) -> None:
+    assert before in SEEN + SEEN_HELPERS
+    tasks = SEEN if task == "Cleaned" else SEEN.replace("Cleaned = make()", "").replace("class Reader", "class Cleaned")
+
+    former = fingerprint(tmp_path, 1, SEEN_HELPERS, tasks)
+    latter = fingerprint(tmp_path, 2, SEEN_HELPERS.replace(before, after), tasks.replace(before, after))
+
+    assert (former != latter) == is_other
+
+
+class Mocking:
+    """Answers to every name, as mocks and `sqlalchemy.func` do."""
+
+    def __init__(self, depth: int = 0) -> None:
+        self.depth = depth
+
+    def __getattr__(self, name: str) -> Any:
+        if self.depth > 100:
+            pytest.fail("it is asked for ever")
+        return Mocking(self.depth + 1)
+
+    def __call__(self) -> None:
+        """Do nothing."""
+
+
+class Refusing:
+    """Answers to no name, as proxies do outside of their context."""
+
+    def __getattr__(self, name: str) -> Any:
+        message = f"not now: {name}"
+        raise RuntimeError(message)
+
+
+@pytest.mark.parametrize("item", [Mocking, Refusing])
+def test_what_answers_to_names_in_its_own_way_is_not_followed(item: Any) -> None:
+    text = "class Named(AtomicTaskWithMetadata):\n    def run(self):\n        thing.sum()\n"
+
+    assert code_fingerprint(cell(text, 1, thing=item())["Named"]) is not None
 
 
 @pytest.mark.parametrize(
@@ -249,6 +355,174 @@ def test_a_constant_of_the_same_cell_counts() -> None:
 
     assert code_fingerprint(five) == code_fingerprint(again)
     assert code_fingerprint(five) != code_fingerprint(six)
+
+
+# Files that are edited after they were loaded
+
+EDITED = """
+from superluigi import AtomicTaskWithMetadata
+from {package} import helpers
+
+class Cleaned(AtomicTaskWithMetadata):
+    depth = 1
+
+    def step(self, power=3):
+        return power
+
+    def run(self, output_path):
+        output_path.write_text(helpers.clean("x") * helpers.TIMES * (lambda number: number)(self.step()))
+"""
+EDITED_HELPERS = """
+TIMES = 24 * 60
+
+def decorated(function):
+    def inner(text):
+        return function(text)
+    return inner
+
+def clean(text, limit=5):
+    return strip(text)[:limit]
+
+@decorated
+def strip(text):
+    return text.strip()
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [
+        ("helpers", "return text.strip()", "return text.rstrip()"),
+        ("helpers", "return function(text)", "return function(text) * 2"),
+        ("helpers", "limit=5", "limit=6"),
+        ("helpers", "24 * 60", "24 * 61"),
+        ("tasks", "depth = 1", "depth = 2"),
+        ("tasks", "power=3", "power=4"),
+        ("tasks", "return power", "return power + 1"),
+        ("tasks", "(lambda number: number)", "(lambda number: -number)"),
+        ("tasks", "    depth = 1", "    def complete(self):\n        return True\n    depth = 1"),
+    ],
+    ids=[
+        "function",
+        "decorator",
+        "default",
+        "constant",
+        "class",
+        "default of a method",
+        "method",
+        "lambda",
+        "new method",
+    ],
+)
+def test_code_that_is_edited_after_it_was_loaded_is_neither_the_former_nor_the_new_source(
+    file: str, before: str, after: str, tmp_path: Path
+) -> None:
+    former = fingerprint(tmp_path, 1, EDITED_HELPERS, EDITED)
+    package = next(tmp_path.glob("package1*"))
+    path = package / f"{file}.py"
+    path.write_text(path.read_text().replace(before, after))
+    later(path)
+    modules = [sys.modules[f"{package.name}.{name}"] for name in ("helpers", "tasks")]
+
+    edited = code_fingerprint(modules[1].Cleaned)
+    importlib.reload(modules[0])
+    reloaded = code_fingerprint(importlib.reload(modules[1]).Cleaned)
+    new = fingerprint(tmp_path, 2, *(text.replace(before, after) for text in (EDITED_HELPERS, EDITED)))
+
+    assert edited not in (former, new, None)
+    assert reloaded == new != former
+
+
+@pytest.mark.parametrize("file", ["helpers", "tasks"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", ""),
+        ("def clean", "def unused():\n    return 1\n\ndef clean"),
+        ("class Cleaned", "# comment\n\nOTHER = 2\n\nclass Cleaned"),
+        ("24 * 60", "(24 * 60)"),
+        ("return power", '"""Give the power."""\n        return power'),
+    ],
+    ids=["saved", "what is not reached", "comment", "layout", "docstring"],
+)
+def test_a_file_that_is_saved_again_with_the_same_code_gives_the_same(
+    file: str, before: str, after: str, tmp_path: Path
+) -> None:
+    former = fingerprint(tmp_path, 1, EDITED_HELPERS, EDITED)
+    package = next(tmp_path.glob("package1*"))
+    path = package / f"{file}.py"
+    path.write_text(path.read_text().replace(before, after))
+    later(path)
+
+    assert code_fingerprint(sys.modules[f"{package.name}.tasks"].Cleaned) == former
+
+
+def test_classes_that_are_not_what_they_assign_are_compared_as_far_as_they_are(tmp_path: Path) -> None:
+    tasks = """
+    import dataclasses, enum, typing
+    from superluigi import AtomicTaskWithMetadata
+
+    class Colour(enum.IntEnum):
+        RED = 1
+
+    class Pair(typing.NamedTuple):
+        left: int = 1
+
+    @dataclasses.dataclass(slots=True)
+    class Slotted:
+        width: int = 1
+
+        def area(self):
+            return self.width
+
+    class Cleaned(AtomicTaskWithMetadata):
+        __private = 1
+        later: int
+
+        def run(self):
+            return Colour.RED, Pair(), Slotted()
+    """
+    former = fingerprint(tmp_path, 1, tasks=tasks)
+    place = next(tmp_path.glob("package1*"))
+    os.utime(place / "tasks.py", ns=(0, 0))
+
+    assert code_fingerprint(sys.modules[f"{place.name}.tasks"].Cleaned) == former
+
+
+def test_a_record_tells_the_code_that_ran_where_the_file_was_edited_meanwhile(tmp_path: Path) -> None:
+    helpers = "def word():\n    return 'former'\n"
+    (tmp_path / "words.py").write_text(helpers)
+    (tmp_path / "flow.py").write_text(
+        textwrap.dedent(
+            f"""
+            from pathlib import Path
+            import os, words
+            from superluigi import AtomicTaskWithMetadata, LocalFileTarget, run_task
+
+            class Said(AtomicTaskWithMetadata):
+                def output(self):
+                    return LocalFileTarget({str(tmp_path / "said.txt")!r})
+
+                def run(self, output_path):
+                    output_path.write_text(words.word())
+                    Path(words.__file__).write_text("def word():\\n    return 'present'\\n")
+                    os.utime(words.__file__, ns=(2**62, 2**62))
+
+            run_task(Said(), rerun_stale=True)
+            print(Path({str(tmp_path / "said.txt")!r}).read_text())
+            """
+        )
+    )
+
+    words = [said(tmp_path, "flow.py")[-1] for _ in range(3)]
+
+    assert words == ["former", "present", "present"]
+
+
+def later(path: Path) -> None:
+    """Let a file be written in the future, whatever the resolution of the file system's clock."""
+    facts = path.stat()
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns + 10**10))
 
 
 # Programs

@@ -320,6 +320,9 @@ def test_an_input_that_changed_is_told_with_both_fingerprints(tmp_path: Path) ->
     write(tmp_path, "a.csv", "2")
 
     assert reasons(task) == [(Cause.INPUT_CHANGED, "a", fingerprint("1"), fingerprint("2"))]
+    (reason,) = run_task(task, dry_run=True, rerun_stale=True)[task].reasons
+    assert str(reason).startswith(f"the input a ({tmp_path}/a.csv) changed: it was sha256:")
+    assert reason.to_dict()["path"] == f"{tmp_path}/a.csv"
 
 
 def test_inputs_that_are_new_gone_or_others_are_told_by_their_paths(tmp_path: Path) -> None:
@@ -733,6 +736,23 @@ def test_what_failed_without_a_record_is_made_again_by_the_next_run(
     assert {one.verdict for one in run_task(task, rerun_stale=True, dry_run=True)} == {Verdict.SKIP}
 
 
+@engines("none", "forked", "fork")
+@pytest.mark.parametrize("options", [{"rerun_stale": True}, {"force": True}], ids=["stale", "forced"])
+def test_what_was_cleaned_up_is_made_again_with_leases_for_who_has_to_run(
+    tmp_path: Path, engine: Engine, options: dict[str, bool]
+) -> None:
+    write(tmp_path, "x.csv", "a")
+    task = Last(folder=str(tmp_path), between="ShortLived")
+    engine.run(task, single_flight=True)
+    write(tmp_path, "x.csv", "b")
+
+    engine.run(task, single_flight=True, **options)
+    engine.run(task, single_flight=True, rerun_stale="rerun_stale" in options)
+
+    again = ["Root", "ShortLived", "Last"] if "rerun_stale" in options else ["ShortLived", "Last"]
+    assert notes(tmp_path, "ran") == ["Root", "ShortLived", "Last", *again]
+
+
 def test_it_is_made_again_with_leases_and_by_several_workers_too(tmp_path: Path, local_data_dir: Path) -> None:
     task = broken_off(tmp_path)
 
@@ -927,7 +947,7 @@ def test_what_was_yielded_and_deleted_is_made_again_by_who_yields_it(tmp_path: P
     Yielded(folder=str(tmp_path), letter="a").output().remove()
 
     assert str(run_task(task, rerun_stale=True, dry_run=True)[task].reasons[0]).startswith(
-        "the input yielded.0 is gone"
+        f"the input yielded.0 ({tmp_path}/yielded-a.txt) is gone: it was sha256:"
     )
     run_task(task, rerun_stale=True)
 
@@ -960,6 +980,47 @@ def test_the_version_of_what_was_yielded_counts(tmp_path: Path, monkeypatch: pyt
     run_task(task, rerun_stale=True)
 
     assert notes(tmp_path, "ran") == ["Yielded a", "Yielding"] * 2
+    assert reasons(task) == []
+
+
+class Further(Yielded):
+    """Stands between what is yielded and what that was made from."""
+
+    def requires(self) -> Any:
+        return Yielded(folder=self.folder, letter=self.letter)
+
+    def output(self) -> Any:
+        return LocalFileTarget(f"{self.folder}/further-{self.letter}.txt")
+
+
+class YieldingFurther(Made):
+    def run(self, output_path: Path) -> Iterator[Any]:
+        further = yield Further(folder=self.folder, letter="a")
+        output_path.write_text(further.read_text())
+
+
+@pytest.mark.parametrize("lost", ["all", "record", "{", "{}"])
+def test_what_was_yielded_is_made_anew_where_a_record_upstream_of_it_is_lost(tmp_path: Path, lost: str) -> None:
+    write(tmp_path, "a.csv", "1")
+    task = YieldingFurther(folder=str(tmp_path))
+    run_task(task)
+    assert reasons(task) == []
+    write(tmp_path, "a.csv", "2")
+    target = Yielded(folder=str(tmp_path), letter="a").output()
+    if lost == "all":
+        target.remove()
+    elif lost == "record":
+        target.metadata_path.unlink()
+    else:
+        target.metadata_path.write_text("{")
+
+    told = (
+        (Cause.INPUT_CHANGED, "yielded.0", fingerprint("1"), None) if lost == "all" else (Cause.NO_RECORD, str(target))
+    )
+    assert reasons(task)[0][: len(told)] == told
+    run_task(task, rerun_stale=True)
+
+    assert (tmp_path / "made.txt").read_text() == "2"
     assert reasons(task) == []
 
 
@@ -1185,6 +1246,19 @@ def test_a_record_that_cannot_be_read_is_none_and_the_run_makes_the_task_again(
     run_task(Reads(), rerun_stale=True)
 
     assert [reason.cause for reason in reasons] == [Cause.NO_RECORD]
+    assert plan(Reads(), rerun_stale=True)[Reads()].verdict is Verdict.SKIP
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999"])
+def test_a_record_that_holds_no_finite_number_is_damaged_and_replaced(value: str, tmp_path: Path) -> None:
+    (tmp_path / "raw.txt").write_text("1")
+    run_task(Reads())
+    path = tmp_path / "reads.txt.metadata.json"
+    path.write_text(path.read_text().replace('"duration": ', f'"duration": {value}, "was": '))
+
+    assert str(plan(Reads(), force=True)).startswith("1 to run")
+    run_task(Reads(), rerun_stale=True)
+
     assert plan(Reads(), rerun_stale=True)[Reads()].verdict is Verdict.SKIP
 
 

@@ -223,11 +223,16 @@ print(f"Was anything published? {broken_task.output().exists()}")
 # ## 10. The second part: what changes when something changes
 #
 # Until here you named what to run again. The records know it as well. `tree` shows a task and all that it requires:
-# what is there, what is missing, what is out of date. Delete a file in the middle, and a plain run does not care, as
-# the predictions are there; `rerun_stale=True` makes it again, and as it comes out with the same bytes, nothing else.
+# what is there, what is missing, what is out of date. Delete the last file, and a run makes that one again. Delete a
+# file in the middle, and a plain run does not care, as the predictions are there; `rerun_stale=True` makes it again,
+# and as it comes out with the same bytes, nothing else.
 
 # %%
-heading("10. A file in the middle is deleted: rerun_stale makes it again")
+heading("10. The last file is deleted, and one in the middle: each time one runs")
+show(tree(task))
+task.output().remove()
+show(tree(task))
+run_task(task)
 FeaturesTask(date=date(2022, 12, 15), version=4).output().remove()
 show(tree(task))
 run_task(task, rerun_stale=True)

@@ -99,7 +99,7 @@ class Job:
             upstream_ids=tuple(required.task_id for required in upstream),
             code=identity.code_of(type(task)),
             history=expectations.key_of(type(task)),
-            run=process.of_run.as_seen_by(task),
+            run=process.of_run.as_seen_by(task, process.readers),
             settings=configuration.of_this_call(),
             worker_id=process.worker_id,
             caller_pid=os.getpid(),

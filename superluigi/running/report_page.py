@@ -26,6 +26,7 @@ from superluigi.plans import Verdict
 from superluigi.running.account import PAUSED
 from superluigi.running.events import TaskStatus, TransferEnded
 from superluigi.running.lanes import Stretch, assigned, lanes_of, longest_chain
+from superluigi.staleness import in_short
 from superluigi.storage.observation import WATCHED_BYTES, TransferDirection
 from superluigi.targets.memory import NoTarget, PathlessTarget
 from superluigi.tasks import Task
@@ -244,7 +245,7 @@ class Telling:
             return ""
         plan = self._run.plan
         if plan is not None and task in plan and plan[task].reasons:
-            return self._masked(task, "; ".join(map(str, plan[task].reasons)))
+            return self._masked(task, in_short(plan[task].reasons))
         if self._run.forcing.includes(task):
             return "it was forced"
         if dag.is_group(type(task)):

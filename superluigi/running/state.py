@@ -23,7 +23,7 @@ from superluigi.tasks import Task, TaskWithCleanup
 from superluigi.unsettled import Unsettled
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     import luigi
 
@@ -73,12 +73,14 @@ class Run:
             for task in plan.settled:
                 self.unsettled.forget(task)
 
-    def as_seen_by(self, task: luigi.Task) -> Run:
+    def as_seen_by(self, task: luigi.Task, readers: Iterable[luigi.Task] = ()) -> Run:
         """Give what a task asks of the run where it runs elsewhere: which of those that it requires are complete.
 
+        And of its `readers`, as `is_made` takes them, what is to become of them.
         What fails there is raised here.
         """
-        asked = {task, *(dag.upstream_of(task) if dag.is_ours(task) else []), *self.yielded.get(task, ())}
+        upstream = dag.upstream_of(task) if dag.is_ours(task) else []
+        asked = {task, *upstream, *self.yielded.get(task, ()), *readers}
         forced = frozenset(member for member in asked - self.done if self.forcing.includes(member))
         forcing = Forcing(forced, everything=self.forcing.everything)
         plan = None if self.plan is None else self.plan.part(asked)
@@ -154,9 +156,22 @@ class Run:
         """
         if self.forcing.includes(task) and task not in self.done:
             return False
-        if task.complete():
-            return self.plan is None or self.plan.is_fresh(task)
-        return bool(readers) and is_cleaned_up(task) and all(map(_is_served, readers))
+        if not task.complete() and not (readers and is_cleaned_up(task) and all(map(self._is_served, readers))):
+            return False
+        return self.plan is None or self.plan.is_fresh(task)
+
+    def _is_served(self, reader: luigi.Task) -> bool:
+        """Say whether a task has read what it needs; one that was cleaned up itself has, unless it is to be made again.
+
+        Who is forced, or out of date, has yet to read.
+        """
+        if self.forcing.includes(reader) and reader not in self.done:
+            return False
+        if not reader.complete():
+            was_cleaned_up = isinstance(reader, TaskWithCleanup) and is_cleaned_up(reader)
+            if not was_cleaned_up or self._verdict(reader) is Verdict.RUN:
+                return False
+        return self.plan is None or self.plan.is_fresh(reader)
 
     def record_failure(
         self, task: luigi.Task, error: BaseException | None, text: str, circumstances: Circumstances | None = None
@@ -175,12 +190,6 @@ class Run:
     def record_removal(self, task: luigi.Task) -> None:
         """Keep that a task that was complete no longer is."""
         _know(task, is_complete=False)
-
-
-def _is_served(reader: luigi.Task) -> bool:
-    """Say whether a task has read what it needs; one that was cleaned up itself has, unless it is to be made again."""
-    is_complete: bool = reader.complete()
-    return is_complete or (isinstance(reader, TaskWithCleanup) and is_cleaned_up(reader))
 
 
 def _know(task: luigi.Task, *, is_complete: bool) -> None:

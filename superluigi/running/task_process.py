@@ -271,7 +271,7 @@ class TaskProcess(ContextManagedTaskProcess):
         run = self.of_run
         if multiprocessing.get_start_method() != "fork":  # then it is sent, and not the whole graph with it
             self._values = run.memory.references(run.keys_read_by(self.task))
-            self.of_run = run.as_seen_by(self.task)
+            self.of_run = run.as_seen_by(self.task, self.readers)
         # They stay with the worker, also where a process is not forked.
         results, self.results = self.results, None
         self.tell = None if self.tell is None else self._tell_from_afar

@@ -15,7 +15,7 @@ import math
 import os
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from superluigi.errors import MetadataError
 
@@ -58,12 +58,33 @@ def encode(metadata: Mapping[str, Any]) -> bytes:
 
 
 def decode(data: bytes) -> Metadata | None:
-    """Give the metadata that `encode` wrote; None if the bytes are damaged or somebody else's."""
+    """Give the metadata that `encode` wrote; None if the bytes are damaged or somebody else's.
+
+    So is what `encode` would refuse, such as NaN: a record is written once more when it is superseded or accepted.
+    """
     try:
-        metadata = json.loads(data)
+        metadata = loads(data)
     except (ValueError, RecursionError):
         return None
     return metadata if isinstance(metadata, dict) else None
+
+
+def loads(data: bytes) -> Any:
+    """Give what stands in JSON, in the strict sense. Raises ValueError, or RecursionError if it is nested too deep."""
+    return _decode(data.decode(json.detect_encoding(data), "surrogatepass"))
+
+
+def _refuse(constant: str) -> NoReturn:
+    message = f"{constant} is no JSON"
+    raise ValueError(message)
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _refuse(digits)
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite).decode
 
 
 def plain(metadata: Mapping[Any, Any]) -> Metadata:
