@@ -30,8 +30,8 @@ from superluigi.provenance import IN_MEMORY, SCHEMA
 from superluigi.storage.addresses import is_address, parts_of, parts_of_data
 from superluigi.storage.concurrency import run_all
 from superluigi.storage.s3 import Bucket
+from superluigi.storage.s3_errors import OF_THE_WHOLE_BUCKET
 from superluigi.targets import LocalFileTarget, LocalFolderTarget, S3ObjectTarget, S3PrefixTarget, Target
-from superluigi.targets.foresight import OF_THE_WHOLE_BUCKET
 from superluigi.targets.metadata import RECORD_SUFFIX, REMOVED, loads
 from superluigi.targets.s3_store import UNFINISHED_NAME
 

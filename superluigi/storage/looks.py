@@ -11,19 +11,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from superluigi.errors import BucketNotFoundError, CredentialsError, StorageError, StoreUnavailableError
+from superluigi.errors import StorageError
 from superluigi.storage import existence, fast, known
 from superluigi.storage.concurrency import run_all
 from superluigi.storage.existence import Page
 from superluigi.storage.known import Known
+from superluigi.storage.s3_errors import OF_THE_WHOLE_BUCKET
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from superluigi.storage.fast import Engine
     from superluigi.storage.s3 import Bucket
-
-OF_THE_WHOLE_BUCKET = (BucketNotFoundError, CredentialsError, StoreUnavailableError)
 
 _MANY = 100  # requests, from which on the extra `fast` is used: a process that used it hands none on to its forks
 

@@ -24,7 +24,7 @@ from superluigi.errors import ConfigError, StorageError, SuperLuigiError
 from superluigi.forks import open_in_forks
 from superluigi.storage.addresses import address_of
 from superluigi.storage.concurrency import run_all
-from superluigi.storage.s3_errors import code_of, no_conditional_put, translation
+from superluigi.storage.s3_errors import NOT_THERE, code_of, no_conditional_put, translation
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -51,8 +51,7 @@ _CONFLICT_PAUSE_S = 0.05  # doubled from try to try
 _MAX_KEPT = 32  # clients, and sessions; credentials in the environment that are renewed by the hour make new ones
 _MAX_CONNECTIONS = 256  # places for connections, which are opened when needed; `max_concurrency` bounds how many
 
-_NOT_THERE = frozenset({"404", "NoSuchKey", "NotFound"})
-_NOT_MET = _NOT_THERE | {"412", "PreconditionFailed"}
+_NOT_MET = NOT_THERE | {"412", "PreconditionFailed"}
 _CONFLICT = frozenset({"409", "ConditionalRequestConflict", "OperationAborted"})
 _UNKNOWN = frozenset({"501", "NotImplemented"})
 
@@ -212,7 +211,7 @@ class Bucket:
             try:
                 answer = self.client().head_object(Bucket=self.name, Key=key)
             except Exception as error:
-                if code_of(error) not in _NOT_THERE:
+                if code_of(error) not in NOT_THERE:
                     raise
                 self._check_exists()
                 return None
@@ -238,7 +237,7 @@ class Bucket:
                 try:
                     answer = self.client().get_object(Bucket=self.name, Key=key)
                 except Exception as error:  # botocore has tried again itself
-                    if code_of(error) in _NOT_THERE:
+                    if code_of(error) in NOT_THERE:
                         return None
                     raise
                 try:

@@ -16,6 +16,10 @@ from superluigi.errors import (
     TargetNotFoundError,
 )
 
+# What stands in the way of everything that is asked of a bucket: for one object of it as for the next.
+OF_THE_WHOLE_BUCKET = (BucketNotFoundError, CredentialsError, StoreUnavailableError)
+NOT_THERE = frozenset({"404", "NoSuchKey", "NotFound"})  # the codes of an object that is absent
+
 _THEIRS = ("botocore", "boto3", "s3transfer")
 _GRANT = "Ask for the permission, or use other credentials (AWS_PROFILE, role_arn)."
 _LOG_IN = "Set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or log in again (aws sso login)."
@@ -75,11 +79,8 @@ def translation(error: Exception, operation: str, address: str, max_tries: int) 
         metadata = cause.response.get("ResponseMetadata", {})  # type: ignore[attr-defined]
         request_id = metadata.get("RequestId") or metadata.get("HTTPHeaders", {}).get("x-amz-request-id")
         facts = {"request_id": request_id, "tries": metadata.get("RetryAttempts", 0) + 1}
-        if code in {"404", "NoSuchKey", "NotFound"}:
-            if operation in {
-                "HeadObject",
-                "HeadBucket",
-            }:  # it has no body; only a missing bucket comes this far
+        if code in NOT_THERE:
+            if operation in ("HeadObject", "HeadBucket"):  # without a body; only a missing bucket comes this far
                 return BucketNotFoundError(operation, address, "there is no such bucket", _NAME_BUCKET, **facts)
             return TargetNotFoundError.at(address)
         told = cause.response.get("Error", {}).get("Message") or code  # type: ignore[attr-defined]

@@ -14,8 +14,9 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from superluigi import config
-from superluigi.errors import BucketNotFoundError, CredentialsError, StorageError, StoreUnavailableError
+from superluigi.errors import StorageError
 from superluigi.storage.concurrency import run_all
+from superluigi.storage.s3_errors import OF_THE_WHOLE_BUCKET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from superluigi.storage.s3 import Bucket
 
 Question: TypeAlias = "tuple[Bucket, str]"  # is there such an object; with a slash at its end: is there a prefix
-
-OF_THE_WHOLE_BUCKET = (BucketNotFoundError, CredentialsError, StoreUnavailableError)
 
 _answers: ContextVar[dict[Question, bool | StorageError] | None] = ContextVar("superluigi_foresight", default=None)
 
