@@ -11,6 +11,7 @@ from superluigi.errors import InvalidNameError
 
 _SCHEME = "s3://"
 _MAX_KEY_BYTES = 1024
+_DIRECTORY_SUFFIX = "--x-s3"  # see the S3 user guide, "Directory bucket naming rules"
 _BUCKET = r"arn:[\w:/.-]+|[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]"
 
 
@@ -40,6 +41,11 @@ def parts_of_data(address: str) -> tuple[str, str]:
     if not bucket or not key.strip("/"):
         raise InvalidNameError(address, "names a bucket, not data", "Give s3://bucket/key or s3://bucket/prefix/.")
     return bucket, key
+
+
+def is_directory_bucket(bucket: str) -> bool:
+    """Say whether a bucket is one of S3 Express, which lists without order and knows one style of addresses."""
+    return bucket.endswith(_DIRECTORY_SUFFIX)
 
 
 def checked_bucket(bucket: object) -> str:

@@ -208,8 +208,7 @@ def usage(root: Path) -> Usage:
     sizes = [size_bytes for _, _, size_bytes in _entries(root)]
     place = next(folder for folder in (root, *root.parents) if folder.exists())
     disk = shutil.disk_usage(place)
-    reserve = min(config.cache_min_free_bytes(), disk.total // 20)
-    return Usage(root, len(sizes), sum(sizes), config.cache_max_bytes(), reserve, disk.free)
+    return Usage(root, len(sizes), sum(sizes), config.cache_max_bytes(), _reserve(disk.total), disk.free)
 
 
 def clear(root: Path) -> Removal:
@@ -226,27 +225,18 @@ def _remove(root: Path, max_bytes: int | None) -> Removal:
     if not root.is_dir():
         return Removal(0, 0, 0, 0)
     with processes.file_lock(root / "usage.lock"):
-        entries = _entries(root)
-        kept = sum(size_bytes for _, _, size_bytes in entries)
-        copies = removed = in_use = 0
-        for _, folder, size_bytes in entries:
-            if max_bytes is not None and kept <= max_bytes:
-                break
-            try:
-                with processes.lock(str(folder), wait=False):
-                    files.discard(folder)
-            except BlockingIOError:
-                in_use += 1
-                continue
-            copies, removed, kept = copies + 1, removed + size_bytes, kept - size_bytes
-        (root / _USAGE_NAME).write_text(json.dumps({"bytes": kept}), encoding="utf-8")
-    return Removal(copies, removed, kept, in_use)
+        removal = _discard_until(root, lambda kept: max_bytes is not None and kept <= max_bytes)
+        (root / _USAGE_NAME).write_text(json.dumps({"bytes": removal.kept_bytes}), encoding="utf-8")
+    return removal
 
 
 def _has_room(root: Path, size_bytes: int) -> bool:
     disk = shutil.disk_usage(root)
-    reserve = min(config.cache_min_free_bytes(), disk.total // 20)
-    return disk.free - size_bytes >= reserve
+    return disk.free - size_bytes >= _reserve(disk.total)
+
+
+def _reserve(disk_bytes: int) -> int:
+    return min(config.cache_min_free_bytes(), disk_bytes // 20)
 
 
 def _recorded_usage(root: Path) -> int | None:
@@ -269,13 +259,23 @@ def _entries(root: Path) -> list[tuple[float, Path, int]]:
 
 
 def _evict(root: Path, kept_bytes: int, wanted_bytes: int) -> int:
-    """Remove copies, the least recently used first, until both limits are kept; give what is left, in bytes."""
+    """Remove copies until both limits are kept; give what is left, in bytes."""
+    return _discard_until(root, lambda kept: kept <= kept_bytes and _has_room(root, wanted_bytes)).kept_bytes
+
+
+def _discard_until(root: Path, is_enough: Callable[[int], bool]) -> Removal:
+    """Remove copies, the least recently used first, until so many bytes left are said to be enough; none in use."""
     entries = _entries(root)
-    used = sum(size_bytes for _, _, size_bytes in entries)
+    kept = sum(size_bytes for _, _, size_bytes in entries)
+    copies = removed = in_use = 0
     for _, folder, size_bytes in entries:
-        if used <= kept_bytes and _has_room(root, wanted_bytes):
+        if is_enough(kept):
             break
-        with contextlib.suppress(BlockingIOError), processes.lock(str(folder), wait=False):
-            files.discard(folder)
-            used -= size_bytes
-    return used
+        try:
+            with processes.lock(str(folder), wait=False):
+                files.discard(folder)
+        except BlockingIOError:
+            in_use += 1
+            continue
+        copies, removed, kept = copies + 1, removed + size_bytes, kept - size_bytes
+    return Removal(copies, removed, kept, in_use)

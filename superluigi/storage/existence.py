@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from superluigi.errors import AccessDeniedError
+from superluigi.storage.addresses import is_directory_bucket
 from superluigi.storage.concurrency import run_all
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ PAGE_KEYS = 1000
 _FIRST_STRETCH = 8  # times `max_concurrency`: so many keys are asked one by one after a page that did not pay
 _LAST_CHARACTER = "\U0010ffff"
 _MAX_START_BYTES = 1024
-_UNORDERED_SUFFIX = "--x-s3"
 
 
 Answer = TypeVar("Answer")  # what is told of an object that is there
@@ -73,7 +73,7 @@ class _Search(Generic[Answer]):
         self.max_concurrency = max_concurrency
         self.worthwhile = max(2, max_concurrency)  # keys that a page has to answer; to S3's bill it is 12 HEADs
         # The listings of directory buckets have no order: the S3 user guide, "Differences for directory buckets".
-        self.is_listing = not objects.name.endswith(_UNORDERED_SUFFIX)
+        self.is_listing = not is_directory_bucket(objects.name)
 
     def begin(self) -> list[Call]:
         return self.search(0, len(self.keys), _FIRST_STRETCH * self.max_concurrency)

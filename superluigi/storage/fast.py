@@ -18,6 +18,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from superluigi.forks import open_in_forks
+from superluigi.storage.addresses import is_directory_bucket
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -201,7 +202,7 @@ def _is_plain(bucket: Bucket, client: Any) -> bool:
         and not any(os.environ.get(name) for name in _ENVIRONMENT)
         and not (client.meta.endpoint_url.startswith("https:") and any(os.environ.get(name) for name in _OTHER_TRUST))
         and not bucket.name.startswith("arn:")
-        and not bucket.name.endswith("--x-s3")
+        and not is_directory_bucket(bucket.name)
         and not _is_intercepted(client)
     )
 

@@ -406,6 +406,13 @@ def changed_stamp(path: Path, *, leave_out: str | None = None) -> str:
     return sha256.hexdigest()
 
 
+def name_beside(name: str, suffix: str) -> str:
+    """Give the name of what belongs to a file or folder: its own with a suffix, or a digest where that is too long."""
+    if len(os.fsencode(f"{name}{suffix}")) > _MAX_NAME_BYTES:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return f"{name}{suffix}"
+
+
 def stamp_of(facts: os.stat_result) -> str:
     """Give the stamp of one file by what the system tells of it."""
     return f"{facts.st_size}-{facts.st_mtime_ns}"

@@ -8,7 +8,6 @@ time, and a holder that is killed keeps nobody out for good.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import sys
 import threading
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from superluigi.errors import LeaseError, StorageError
 from superluigi.storage import workplace
-from superluigi.storage.files import translated
+from superluigi.storage.files import name_beside, translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 _TAKE, _CONFIRM = "take the lease", "confirm the lease"
 _SUFFIX = ".lock"
-_MAX_NAME_BYTES = 255
 _TRIES = 1000  # each fails only if another process has taken or freed the lock, or cleared the folder, just then
 _LOOKS = 5
 _LOOK_S = 0.001
@@ -130,10 +128,7 @@ class LockFile:
 
     @property
     def _path(self) -> Path:
-        name = f"{self.output.name}{_SUFFIX}"
-        if len(os.fsencode(name)) > _MAX_NAME_BYTES:
-            name = f"{hashlib.sha256(os.fsencode(self.output.name)).hexdigest()}{_SUFFIX}"
-        return self.output.parent / workplace.STAGING_NAME / name
+        return self.output.parent / workplace.STAGING_NAME / name_beside(self.output.name, _SUFFIX)
 
     def take(self) -> Held | None:
         """Give the lease, None if somebody holds it. A few system calls; makes the folder of the output.

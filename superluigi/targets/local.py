@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import itertools
 import os
 import stat
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     from superluigi.targets.metadata import Metadata
 
 _MARKER_SUFFIX = ".intent"
-_MAX_NAME_BYTES = 255
 _MAX_RECORDED = 1 << 16
 
 # The fingerprints that records told of data that look like this: many tasks may read the same input in one run.
@@ -75,10 +73,7 @@ class LocalStore:
 
     @property
     def _marker(self) -> Path:
-        name = f"{self.path.name}{_MARKER_SUFFIX}"
-        if len(os.fsencode(name)) > _MAX_NAME_BYTES:
-            name = f"{hashlib.sha256(os.fsencode(self.path.name)).hexdigest()}{_MARKER_SUFFIX}"
-        return self._place / name
+        return self._place / files.name_beside(self.path.name, _MARKER_SUFFIX)
 
     @property
     def _record_is_inside(self) -> bool:
@@ -145,10 +140,8 @@ class LocalStore:
         if self._record_is_inside:
             self._replace_data(written)
         elif record is None:
-            self._replace_data(
-                written
-            )  # the former record is not that of the new data, and is recognised until it is gone
-            self.metadata_path.unlink(missing_ok=True)
+            self._replace_data(written)
+            self.metadata_path.unlink(missing_ok=True)  # it is of other data, and recognised as such until it is gone
         elif os.path.exists(self.path):
             self._write(metadata.encode({**record, "superseded": self._own_record()}), written.path.parent)
             self._replace_data(written)
@@ -390,7 +383,7 @@ class LocalFileTarget(Target):
     def metadata_path(self) -> Path:
         """Where the record is."""
         if self._metadata_path is None:
-            self._metadata_path = _beside(self._path)
+            self._metadata_path = self._path.with_name(files.name_beside(self._path.name, RECORD_SUFFIX))
         return self._metadata_path
 
     @property
@@ -464,10 +457,3 @@ def _checked(path: str | os.PathLike[str]) -> Path:
     if checked.name == workplace.STAGING_NAME:
         raise InvalidNameError(text, "is the name of the folder in which outputs are staged", "Choose another name.")
     return checked
-
-
-def _beside(path: Path) -> Path:
-    name = f"{path.name}{RECORD_SUFFIX}"
-    if len(os.fsencode(name)) > _MAX_NAME_BYTES:
-        name = f"{hashlib.sha256(os.fsencode(path.name)).hexdigest()}{RECORD_SUFFIX}"
-    return path.with_name(name)
