@@ -1067,7 +1067,7 @@ def test_a_target_that_does_not_pickle_is_published_without_a_journal(tmp_path: 
 @rigs()
 def test_making_a_target_does_no_work(rig: Rig, local_data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage_s3, "_clients", {})
-    monkeypatch.setattr("superluigi.storage.s3._make_client", lambda *_: pytest.fail("a client was made"))
+    monkeypatch.setattr(storage_s3.Bucket, "_make_client", lambda *_: pytest.fail("a client was made"))
     before = rig.place.stored()
     with recorded_requests() as log:
         target = rig.target("somewhere/new.csv")
