@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from superluigi import garbage
 from superluigi.markup import Tone
 from superluigi.pictures.drawings import Drawing
-from superluigi.provenance import IN_MEMORY
 from superluigi.records import (
     Found,
     Input,
@@ -29,7 +28,7 @@ from superluigi.records import (
     shown,
 )
 from superluigi.storage.addresses import is_address
-from superluigi.targets.metadata import RECORD_SUFFIX, REMOVED
+from superluigi.targets.metadata import IN_MEMORY, RECORD_SUFFIX, REMOVED, output_in
 from superluigi.visuals import Edge, Graph, Look, Node
 
 if TYPE_CHECKING:
@@ -249,7 +248,7 @@ class _Tracing:
     def _bases(self, record: Mapping[str, Any], found: Found) -> tuple[str, ...]:
         """Give the folders that relative paths in a record may be relative to, in the order in which they are tried."""
         bases = [self._folder] if found.base is None else [self._folder, found.base]
-        told = (record.get("output") or {}).get("path")
+        told = output_in(record).get("path")
         if isinstance(told, str) and not is_address(found.path) and not os.path.isabs(told):
             tail = os.path.normpath(told)
             if found.path.endswith(f"{os.sep}{tail}"):
@@ -306,7 +305,7 @@ def _as_named(node: Ancestor, given: Input) -> Ancestor:
 
 def _is_of(record: Mapping[str, Any], given: Input) -> bool:
     """Say whether a record is of the data that were read, as far as both tell."""
-    fingerprint = (record.get("output") or {}).get("fingerprint")
+    fingerprint = output_in(record).get("fingerprint")
     if fingerprint is not None and given.fingerprint is not None:
         return bool(fingerprint == given.fingerprint)
     told = record.get("task_id")
@@ -323,7 +322,7 @@ def _ancestor(key: str, found: Found, state: State, record: Metadata | None) -> 
         record=record,
         task_family=told.get("task_family"),
         task_id=told.get("task_id"),
-        fingerprint=(told.get("output") or {}).get("fingerprint"),
+        fingerprint=output_in(told).get("fingerprint"),
         error=found.error,
     )
 

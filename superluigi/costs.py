@@ -14,6 +14,7 @@ from superluigi import dag
 from superluigi.execution import copies_inputs
 from superluigi.plans import Planned, Verdict, task_of
 from superluigi.staleness import Sight, has_record, own_outputs
+from superluigi.targets.metadata import duration_s_in, output_in
 from superluigi.targets.s3 import is_remote
 
 if TYPE_CHECKING:
@@ -79,13 +80,12 @@ class Costs:
 
 
 def _duration(record: Metadata) -> list[float]:
-    duration = record.get("duration")
-    return [float(duration)] if isinstance(duration, int | float) else []
+    duration_s = duration_s_in(record)
+    return [] if duration_s is None else [duration_s]
 
 
 def _size_bytes(record: Metadata) -> list[float]:
-    output = record.get("output")
-    size_bytes = output.get("size_bytes") if isinstance(output, dict) else None
+    size_bytes = output_in(record).get("size_bytes")
     return [size_bytes] if isinstance(size_bytes, int) else []
 
 

@@ -20,7 +20,7 @@ from superluigi.plans import Plan, Planned, Verdict, task_of
 from superluigi.records import is_followable
 from superluigi.staleness import Cause, Reason, gives_values, has_record, in_short, makers_of_values, own_outputs
 from superluigi.storage import workplace
-from superluigi.targets.metadata import now
+from superluigi.targets.metadata import ACCEPTED, IN_MEMORY, now
 from superluigi.visuals import Edge, Graph, Look, Node
 
 if TYPE_CHECKING:
@@ -159,12 +159,12 @@ def _followable(target: Target) -> Metadata:
 def _as_accepted(task: luigi.Task, record: Metadata) -> Metadata:
     """Give a record that takes the present classes of its task, and of those whose values that read, for the former."""
     time = now().isoformat()
-    changed = {**record, provenance.ACCEPTED: _present(type(task), time)}
+    changed = {**record, ACCEPTED: _present(type(task), time)}
     makers = makers_of_values(task, record)
     if makers:
-        told = record[provenance.IN_MEMORY]
-        accepted = {key: {**told[key], provenance.ACCEPTED: _present(makers[key], time)} for key in makers}
-        changed[provenance.IN_MEMORY] = {**told, **accepted}
+        told = record[IN_MEMORY]
+        accepted = {key: {**told[key], ACCEPTED: _present(makers[key], time)} for key in makers}
+        changed[IN_MEMORY] = {**told, **accepted}
     return changed
 
 

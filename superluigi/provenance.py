@@ -25,7 +25,7 @@ from luigi.parameter import ParameterVisibility
 from superluigi import dag, identity, task_log
 from superluigi.errors import MetadataError
 from superluigi.targets.base import Target
-from superluigi.targets.metadata import REMOVED, Metadata, now, plain
+from superluigi.targets.metadata import ACCEPTED, IN_MEMORY, RECORD_FIELDS, Metadata, now, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     import luigi
 
 SCHEMA = "superluigi/1"
-ACCEPTED = "accepted"  # the field in which today's code and version are taken for those that made the output
-IN_MEMORY = "in_memory"  # the field that tells, by task id, what the values that a task read were made from
 
 _MIN_SECRET = 4  # characters: what is shorter stands everywhere, and hides nothing by being masked
 
@@ -93,7 +91,7 @@ def build(
         "run_id": run_id(),
         "log_path": _log_path(),
         "host": socket.gethostname(),
-        "user": _user(),
+        "user": user(),
         "python": platform.python_version(),
         "packages": _packages(len(sys.modules)),
         **_git(_folder_of(task_cls), run_id()),
@@ -104,7 +102,7 @@ def build(
         record[IN_MEMORY] = in_memory
     values = plain(metadata)
     for key in values:
-        if key in record or key in ("dynamic_input", "superseded", IN_MEMORY, REMOVED, ACCEPTED):
+        if key in RECORD_FIELDS:
             raise MetadataError(key, "stands for a field of the lineage record itself", "Choose another key.")
     return {**record, **values}
 
@@ -127,7 +125,7 @@ def prepare(task_cls: type[luigi.Task]) -> None:
     identity.code_of(task_cls)
     _git(_folder_of(task_cls), run_id())
     _packages(len(sys.modules))
-    _user()
+    user()
 
 
 def public_params(task: luigi.Task) -> dict[str, str]:
@@ -220,7 +218,8 @@ def _log_path() -> str | None:
 
 
 @functools.lru_cache(maxsize=1)
-def _user() -> str | None:
+def user() -> str | None:
+    """Give the name of who runs this; None if the system does not tell."""
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):

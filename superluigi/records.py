@@ -26,13 +26,13 @@ from superluigi.errors import (
     TargetNotFoundError,
     TaskTypeError,
 )
-from superluigi.provenance import IN_MEMORY, SCHEMA
+from superluigi.provenance import SCHEMA
 from superluigi.storage.addresses import is_address, parts_of, parts_of_data
 from superluigi.storage.concurrency import run_all
 from superluigi.storage.s3 import Bucket
 from superluigi.storage.s3_errors import OF_THE_WHOLE_BUCKET
 from superluigi.targets import LocalFileTarget, LocalFolderTarget, S3ObjectTarget, S3PrefixTarget, Target
-from superluigi.targets.metadata import RECORD_SUFFIX, REMOVED, loads
+from superluigi.targets.metadata import IN_MEMORY, RECORD_SUFFIX, REMOVED, SUPERSEDED, loads, output_in
 from superluigi.targets.s3_store import UNFINISHED_NAME
 
 if TYPE_CHECKING:
@@ -97,7 +97,6 @@ class Found:
         """Give the target: what the user has given, else one with data and record where they were found."""
         if self.given is not None:
             return self.given
-        output = (self.record or {}).get("output") or {}
         inside = os.path.join(self.path, RECORD_SUFFIX) if not is_address(self.path) else f"{self.path}{RECORD_SUFFIX}"
         is_inside = self.record_path == inside
         if is_address(self.path):
@@ -110,7 +109,7 @@ class Found:
             return S3PrefixTarget(bucket, key, record_bucket, record_key)
         if is_inside:
             return LocalFolderTarget(self.path, metadata_inside_folder=True)
-        is_folder = os.path.isdir(self.path) or output.get("type") == LocalFolderTarget.__name__
+        is_folder = os.path.isdir(self.path) or output_in(self.record).get("type") == LocalFolderTarget.__name__
         return (LocalFolderTarget if is_folder else LocalFileTarget)(self.path, self.record_path)
 
 
@@ -193,7 +192,7 @@ def _found_by_record(reader: Reader, record_path: str) -> Found:
     """
     name = record_path.removesuffix(RECORD_SUFFIX).rstrip("/")
     found = reader.find((Place(name, (record_path,)),))
-    told = ((found.record or {}).get("output") or {}).get("path")
+    told = output_in(found.record).get("path")
     if not told:
         return found
     beside = f"{name}/" if is_address(told) and told.endswith("/") else name
@@ -207,8 +206,7 @@ def _found_by_record(reader: Reader, record_path: str) -> Found:
 def _with_present_record(found: Found) -> Found:
     """Give what is found with the record that is of the present data, where two are kept since those were replaced."""
     if found.record is not None and is_address(found.path) and found.given is None and found.path[-1] != "/":
-        output = found.record.get("output")
-        told = output.get("path") if isinstance(output, dict) else None
+        told = output_in(found.record).get("path")
         if told == f"{found.path}/":  # the record of a prefix lies where that of an object of its name would
             found = replace(found, path=told)
     if found.former is None:
@@ -364,7 +362,7 @@ def _parsed(data: bytes) -> _Record:
             _check_depth(data)
         record = loads(data)
         inputs = _checked(record)
-        former = record.pop("superseded", None)
+        former = record.pop(SUPERSEDED, None)
         if former is not None:
             _checked(former)
     except RecursionError:
@@ -418,7 +416,7 @@ def _checked(record: object) -> tuple[Input, ...]:
         if name in record and not isinstance(record[name], kinds):
             message = f"its field {name!r} is {shown(record[name])}"
             raise ValueError(message)
-    output = record.get("output") or {}
+    output = output_in(record)
     for name in ("path", "fingerprint"):
         if not isinstance(output.get(name), _TEXT):
             message = f"its field 'output' has the {name} {shown(output[name])}"

@@ -38,7 +38,7 @@ def rehearsed(task: Any, *, needs_all: bool) -> Iterator[Scratch]:
     """
     with contextlib.ExitStack() as stack:
         scratch = Scratch(task, stack.enter_context(workplace.private_folder()), needs_all=needs_all)
-        stack.enter_context(config.applied({"superluigi": {"input_mode": "copy"}}, None))
+        stack.enter_context(config.applied({config.SECTION: {"input_mode": "copy"}}, None))
         stack.enter_context(memory.holding(memory.Memory()))
         stack.enter_context(_lent(task))
         stack.enter_context(redirected(task, scratch.instead_of))

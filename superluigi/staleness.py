@@ -21,7 +21,7 @@ from superluigi.storage.concurrency import run_all
 from superluigi.targets.foreign import own_target, own_targets
 from superluigi.targets.looking import look_together
 from superluigi.targets.memory import PathlessTarget
-from superluigi.targets.metadata import REMOVED, Metadata, plain
+from superluigi.targets.metadata import IN_MEMORY, REMOVED, Metadata, output_in, plain
 from superluigi.targets.s3 import is_remote
 from superluigi.targets.store import Seen
 from superluigi.tasks import Task
@@ -212,8 +212,7 @@ def _readable(record: Metadata | None) -> Metadata | None:
 
 def fingerprint_in(record: Metadata) -> str | None:
     """Give what a record says of its output's fingerprint."""
-    output = record.get("output")
-    fingerprint = output.get("fingerprint") if isinstance(output, dict) else None
+    fingerprint = output_in(record).get("fingerprint")
     return None if fingerprint is None else str(fingerprint)
 
 
@@ -285,7 +284,7 @@ def _compared(
     Of a value that another task has set the record of who read it tells what that was made from; so the tasks that
     set values are compared along with it.
     """
-    held = record.get(provenance.IN_MEMORY)
+    held = record.get(IN_MEMORY)
     held = held if isinstance(held, dict) else {}
     reasons: list[Reason] = []
     seen = {task}
@@ -317,7 +316,7 @@ def makers_of_values(task: luigi.Task, record: Metadata) -> dict[str, type[luigi
 
     Of what a run has yielded the class is found by name; what is not found is left out.
     """
-    held = record.get(provenance.IN_MEMORY)
+    held = record.get(IN_MEMORY)
     held = held if isinstance(held, dict) and is_followable(record) else {}
     found: dict[str, type[luigi.Task]] = {}
     makers = _Makers()

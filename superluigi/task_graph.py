@@ -25,6 +25,7 @@ from superluigi.provenance import Mask, masked, public_params
 from superluigi.records import inputs_of
 from superluigi.staleness import Sight, own_outputs
 from superluigi.storage import workplace
+from superluigi.targets.metadata import IN_MEMORY, duration_s_in, output_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,7 +39,7 @@ _MAX_IN_NOTEBOOK = 8 << 20  # bytes of a page in a notebook, which keeps it; of 
 _MAX_SHOWN = 30  # parameters, outputs, reasons or values of a record
 # What is told elsewhere on the page, and the packages, which are many.
 _NOT_SHOWN = {"schema", "task_family", "task_module", "task_id", "task_hash", "params", "input", "dynamic_input"}
-_NOT_SHOWN |= {"in_memory", "output", "packages"}
+_NOT_SHOWN |= {IN_MEMORY, "output", "packages"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +76,10 @@ class TaskFacts:
             yield "is expected to make", markup.size(planned.expected_bytes)
         if planned.download_bytes:
             yield "downloads", markup.size(planned.download_bytes)
-        duration = record.get("duration")
-        if isinstance(duration, int | float):
-            yield "took", markup.duration(duration)
-        output = record.get("output")
-        size_bytes = output.get("size_bytes") if isinstance(output, dict) else None
+        duration_s = duration_s_in(record)
+        if duration_s is not None:
+            yield "took", markup.duration(duration_s)
+        size_bytes = output_in(record).get("size_bytes")
         if isinstance(size_bytes, int):
             yield "made", markup.size(size_bytes)
         if isinstance(record.get("end_time"), str):

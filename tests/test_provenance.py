@@ -40,6 +40,7 @@ from superluigi import (
     run_task,
 )
 from superluigi.storage import files
+from superluigi.targets.metadata import RECORD_FIELDS
 
 FIELDS = [
     "schema",
@@ -177,10 +178,10 @@ def test_an_unknown_user_does_not_stop_a_run(tmp_path, monkeypatch):
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
-    provenance._user.cache_clear()
+    provenance.user.cache_clear()
 
     run_task(Base(folder=str(tmp_path)))
-    provenance._user.cache_clear()
+    provenance.user.cache_clear()
 
     assert Base(folder=str(tmp_path)).output().read_metadata()["user"] is None
 
@@ -426,7 +427,7 @@ def test_each_of_several_outputs_has_a_record_that_describes_it(tmp_path):
 # The user's metadata
 
 
-@pytest.mark.parametrize("key", [*FIELDS, "dynamic_input", "superseded"])
+@pytest.mark.parametrize("key", sorted({*FIELDS, *RECORD_FIELDS}))
 def test_a_key_of_the_record_itself_is_refused(key, tmp_path):
     class Greedy(Base):
         def run(self, output_path, metadata):
@@ -759,7 +760,7 @@ def test_the_code_of_a_notebook_is_looked_for_in_the_working_directory(tmp_path)
 @hypothesis.settings(max_examples=25)
 @given(
     st.dictionaries(
-        st.text(min_size=1).filter(lambda key: key not in {*FIELDS, "dynamic_input", "superseded"}),
+        st.text(min_size=1).filter(lambda key: key not in RECORD_FIELDS),
         st.text() | st.integers(-(2**70), 2**70) | st.lists(st.booleans() | st.none()),
         max_size=4,
     )

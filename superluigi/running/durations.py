@@ -16,6 +16,7 @@ from superluigi import config
 from superluigi.expectations import key_of
 from superluigi.staleness import own_outputs
 from superluigi.storage import processes, workplace
+from superluigi.targets.metadata import duration_s_in
 from superluigi.targets.s3 import is_remote
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def _recorded_s(task: luigi.Task) -> float | None:
     with contextlib.suppress(Exception):  # whatever a user's output() may do; it is no more than an estimate
         for target in own_outputs(task):
             record = None if is_remote(target) else target.store.stored_record()
-            duration = (record or {}).get("duration")
-            if isinstance(duration, int | float):
-                return float(duration)
+            duration_s = duration_s_in(record)
+            if duration_s is not None:
+                return duration_s
     return None

@@ -37,6 +37,7 @@ from superluigi.provenance import masked
 from superluigi.records import inputs_of, is_followable
 from superluigi.running.openlineage_facts import dataset_at, dataset_of
 from superluigi.targets.foreign import own_target
+from superluigi.targets.metadata import output_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -150,8 +151,8 @@ class Builder:
             if dataset is None:
                 continue
             record = self._record(target, facts)
-            made = (record or {}).get("output")
-            if record is None or not isinstance(made, dict):
+            made = output_in(record)
+            if record is None or not made:
                 outputs[dataset] = _seen(dataset)
                 continue
             rows = record.get("row_count") if len(facts.outputs) == 1 else None

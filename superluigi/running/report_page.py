@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import getpass
 import os
 import platform
 import socket
@@ -170,9 +169,7 @@ class Telling:
         program = os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else ""  # the rest may hold what is private
         yield "run", self._run.run_id
         yield "program", program or "python"
-        user = None
-        with contextlib.suppress(OSError, KeyError, ImportError):
-            user = getpass.getuser()
+        user = provenance.user()
         yield "host", f"{user}@{socket.gethostname()}" if user else socket.gethostname()
         ours = sys.modules["superluigi"].__version__
         yield "versions", f"superluigi {ours}, luigi {luigi.__version__}, Python {platform.python_version()}"

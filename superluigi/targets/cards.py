@@ -14,7 +14,7 @@ from superluigi.errors import SuperLuigiError
 from superluigi.markup import Tone
 from superluigi.patience import Patience
 from superluigi.storage import workplace
-from superluigi.targets.metadata import RECORD_FIELDS, REMOVED
+from superluigi.targets.metadata import RECORD_FIELDS, REMOVED, duration_s_in
 from superluigi.targets.preview import preview
 
 if TYPE_CHECKING:
@@ -128,8 +128,8 @@ def rows_of_record(record: Metadata | None) -> Iterator[tuple[str, str]]:
 def rows_of_run(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Give the same without the task."""
     if record.get("start_time"):
-        duration = record.get("duration")
-        took = f", in {markup.duration(duration)}" if isinstance(duration, int | float) else ""
+        duration_s = duration_s_in(record)
+        took = "" if duration_s is None else f", in {markup.duration(duration_s)}"
         yield "made at", f"{_time(record['start_time'])}{took}"
     if record.get(REMOVED):
         yield "removed at", _time(record[REMOVED])

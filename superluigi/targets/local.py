@@ -22,7 +22,7 @@ from superluigi.storage.addresses import is_address
 from superluigi.storage.leases import LockFile
 from superluigi.targets import metadata
 from superluigi.targets.base import Target
-from superluigi.targets.metadata import RECORD_SUFFIX
+from superluigi.targets.metadata import RECORD_SUFFIX, SUPERSEDED, kept_in, output_in
 from superluigi.targets.publishing import recover_abandoned
 from superluigi.targets.store import (
     MAX_COUNTED,
@@ -143,7 +143,7 @@ class LocalStore:
             self._replace_data(written)
             self.metadata_path.unlink(missing_ok=True)  # it is of other data, and recognised as such until it is gone
         elif os.path.exists(self.path):
-            self._write(metadata.encode({**record, "superseded": self._own_record()}), written.path.parent)
+            self._write(metadata.encode({**record, SUPERSEDED: self._own_record()}), written.path.parent)
             self._replace_data(written)
             self._write(metadata.encode(record), written.path.parent)
         else:  # a crash between leaves a record without data, which the next run overwrites
@@ -182,8 +182,8 @@ class LocalStore:
         if found is None:
             return seen_without_data(stored)
         own = self._own_record(stored, found)
-        recorded = own.get("output") if own is not None else None
-        if isinstance(recorded, dict) and "fingerprint" in recorded:  # it is of the data, or it would not be their own
+        recorded = output_in(own)
+        if "fingerprint" in recorded:  # it is of the data, or it would not be their own
             return Seen(str(recorded["fingerprint"]), own)
         return Seen(self.fingerprint(), own, None if own is not None else stored)
 
@@ -200,8 +200,7 @@ class LocalStore:
             sizes = [(name, size_bytes) for name, size_bytes in sizes if name != self.inside_name]
         size_bytes = sum(size for _, size in sizes)
         own = None if has_more or stored is None else self._recorded(stored, size_bytes)
-        output = own.get("output") if own is not None else None
-        fingerprint = output.get("fingerprint") if isinstance(output, dict) else None
+        fingerprint = output_in(own).get("fingerprint")
         told = Glimpse(exists=True, size_bytes=size_bytes, fingerprint=fingerprint, record=own, copy=self.path)
         if self.shape is Shape.FILE:
             return told
@@ -212,12 +211,7 @@ class LocalStore:
         if size_bytes <= MAX_DIGESTED_BYTES:
             return self._own_record(stored)
         stamp = self._stamp()
-        former = stored.get("superseded")
-        for found in (stored, former if isinstance(former, dict) else {}):
-            output = found.get("output")
-            if isinstance(output, dict) and output.get("stamp") == stamp:
-                return {name: value for name, value in found.items() if name != "superseded"}
-        return None
+        return next((found for found in kept_in(stored) if output_in(found).get("stamp") == stamp), None)
 
     def stored_record(self) -> Metadata | None:
         """Give the record as it lies there, be it of other data."""
@@ -229,18 +223,15 @@ class LocalStore:
 
     def _own_record(self, stored: Metadata | None = None, found: os.stat_result | None = None) -> Metadata | None:
         """Give the record of the present data among what is stored, and what that replaced."""
-        record = self.stored_record() if stored is None else dict(stored)
-        if record is None or ("superseded" in record and "output" not in record):  # damaged, or another program's
+        stored = self.stored_record() if stored is None else stored
+        if stored is None or (SUPERSEDED in stored and "output" not in stored):  # damaged, or another program's
             return None
-        superseded = record.pop("superseded", None)
-        return next(
-            (told for told in (record, superseded) if isinstance(told, dict) and self._is_of(told, found)), None
-        )
+        return next((told for told in kept_in(stored) if self._is_of(told, found)), None)
 
     def _is_of(self, record: Metadata, found: os.stat_result | None = None) -> bool:
         """Say whether a record is that of the present data; one that was written by hand names no data."""
-        output = record.get("output")
-        if not isinstance(output, dict) or "fingerprint" not in output:
+        output = output_in(record)
+        if "fingerprint" not in output:
             return True
         stamp = self._stamp() if found is None or self.shape is Shape.FOLDER else files.stamp_of(found)
         return output.get("stamp") == stamp or bool(output["fingerprint"] == self._digest())
@@ -249,7 +240,7 @@ class LocalStore:
         """Let the record beside the data be the data's own and nothing else."""
         if self._record_is_inside or not self.path.exists():
             return
-        if b'"superseded"' not in self.metadata_path.read_bytes():
+        if f'"{SUPERSEDED}"'.encode() not in self.metadata_path.read_bytes():
             return
         record = self._own_record()
         if record is None:
@@ -276,8 +267,8 @@ class LocalStore:
         known = _recorded.get(name)
         if known is not None and known[0] == seen:
             return known[1]
-        output = (self._own_record() or {}).get("output")
-        if not isinstance(output, dict) or "fingerprint" not in output or output.get("stamp") != stamp:
+        output = output_in(self._own_record())
+        if "fingerprint" not in output or output.get("stamp") != stamp:
             return self._digest()
         if len(_recorded) >= _MAX_RECORDED:
             _recorded.clear()

@@ -14,7 +14,7 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from superluigi.errors import MetadataError
@@ -22,14 +22,19 @@ from superluigi.errors import MetadataError
 Metadata = dict[str, Any]
 
 RECORD_SUFFIX = ".metadata.json"  # of the name of a record; of one that lies in the folder itself it is the name
-REMOVED = "removed_time"  # the field of a record that outlives its data: when they were removed
+# Fields that only some records have.
+REMOVED = "removed_time"  # when the data were removed that the record outlives
+SUPERSEDED = "superseded"  # the record that this one replaces, as long as the former data may still stand there
+ACCEPTED = "accepted"  # today's code and version, taken for those that made the output
+IN_MEMORY = "in_memory"  # by task id, what the values that a task has read were made from
 
 # The fields of `provenance.build` and of what is added to records later; all others are the user's own metadata.
 RECORD_FIELDS = frozenset(
     [
         *("schema", "task_family", "task_module", "task_id", "task_hash", "version", "code", "params", "input"),
-        *("dynamic_input", "in_memory", "output", "start_time", "end_time", "duration", "run_id", "log_path"),
-        *("host", "user", "python", "packages", "git_commit", "git_dirty", "superseded", "accepted", REMOVED),
+        *("dynamic_input", "output", "start_time", "end_time", "duration", "run_id", "log_path"),
+        *("host", "user", "python", "packages", "git_commit", "git_dirty"),
+        *(REMOVED, SUPERSEDED, ACCEPTED, IN_MEMORY),
     ]
 )
 
@@ -48,6 +53,25 @@ def now() -> dt.datetime:
 def removed(record: Metadata) -> bytes:
     """Give a record as it stays when its data are removed."""
     return encode({**record, REMOVED: now().isoformat()})
+
+
+def kept_in(stored: Metadata) -> Iterator[Metadata]:
+    """Give the record that lies somewhere, then the one that it replaces if it still holds that; each by itself."""
+    for record in (stored, stored.get(SUPERSEDED)):
+        if isinstance(record, dict):
+            yield {name: value for name, value in record.items() if name != SUPERSEDED}
+
+
+def output_in(record: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Give what a record says of its output; nothing if there is no record, or it says nothing that can be read."""
+    output = None if record is None else record.get("output")
+    return output if isinstance(output, dict) else {}
+
+
+def duration_s_in(record: Mapping[str, Any] | None) -> float | None:
+    """Give what a record says of how long the task ran; None as for `output_in`."""
+    duration = None if record is None else record.get("duration")
+    return float(duration) if isinstance(duration, int | float) else None
 
 
 def encode(metadata: Mapping[str, Any]) -> bytes:

@@ -21,6 +21,7 @@ from superluigi.storage.s3 import DIGEST_HEADER, Bucket, ObjectFacts, check_uplo
 from superluigi.storage.s3_leases import S3Lease
 from superluigi.targets import metadata
 from superluigi.targets.foresight import answer
+from superluigi.targets.metadata import SUPERSEDED, kept_in, output_in
 from superluigi.targets.store import MAX_NAMED, Glimpse, Present, Seen, Written, seen_without_data
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class S3ObjectStore(_S3Store):
                 facts[_RUN_ID] = str(record.get("run_id", ""))
                 present = self.bucket.head(self.key)
                 own = None if present is None else self._own_record(present, self.stored_record())
-                self.write_record({**record, "superseded": own} if own else record)
+                self.write_record({**record, SUPERSEDED: own} if own else record)
             user_metadata = {**self.upload_options.get("Metadata", {}), **facts}
             options = {**self.upload_options, "Metadata": user_metadata}
             etag = transfers.upload(self.bucket, {self.key: written.path}, options)[self.key]
@@ -173,10 +174,7 @@ class S3ObjectStore(_S3Store):
         """Give the record of the present object among what is stored, and what that replaced."""
         if stored is None:
             return None
-        for candidate in (stored, stored.get("superseded")):
-            if isinstance(candidate, dict) and _is_of(candidate, present):
-                return {name: value for name, value in candidate.items() if name != "superseded"}
-        return None
+        return next((told for told in kept_in(stored) if _is_of(told, present)), None)
 
     def fingerprint(self) -> str:
         """Give the digest that was put with the object, else its ETag. One HEAD."""
@@ -336,9 +334,8 @@ class S3PrefixStore(_S3Store):
         if not data or any(item.key == self._unfinished_key for item in items):
             return Seen(None, stray=stored) if data else seen_without_data(stored)
         fingerprint = self._fingerprint_of(data)
-        output = None if stored is None else stored.get("output")
         # A record that was written by hand names no data.
-        is_own = not isinstance(output, dict) or output.get("fingerprint", fingerprint) == fingerprint
+        is_own = output_in(stored).get("fingerprint", fingerprint) == fingerprint
         return Seen(fingerprint, stored, None) if is_own else Seen(fingerprint, None, stored)
 
     def glimpse(self) -> Glimpse:
@@ -437,9 +434,7 @@ def _is_of(record: Metadata, present: ObjectFacts) -> bool:
     if "run_id" not in record:
         return True
     is_same_run = present.metadata.get(_RUN_ID, record["run_id"]) == record["run_id"]
-    output = record.get("output")
-    fingerprint = output.get("fingerprint") if isinstance(output, dict) else None
-    return bool(is_same_run and fingerprint == _fingerprint_of(present))
+    return bool(is_same_run and output_in(record).get("fingerprint") == _fingerprint_of(present))
 
 
 def _changing(address: str) -> StorageError:
