@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from superluigi import garbage
+from superluigi import dag, garbage
 from superluigi.markup import Tone
 from superluigi.pictures.drawings import Drawing
 from superluigi.records import (
@@ -147,7 +147,7 @@ def _drawn(node: Ancestor) -> Node:
 
 def _named(link: Link) -> str:
     notes = [*(["yielded"] if link.is_dynamic else []), *(["closes a circle"] if link.closes_circle else [])]
-    return " ".join([*([".".join(map(str, link.role))] if link.role else []), *(f"({note})" for note in notes)])
+    return " ".join([*([dag.in_words(link.role)] if link.role else []), *(f"({note})" for note in notes)])
 
 
 # Following

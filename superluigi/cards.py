@@ -130,7 +130,7 @@ class _Card:
             yield "requires", required
             return
         told = [
-            markup.beside(markup.said(_role(role), kind="role"), self._name(upstream), self._state(upstream))
+            markup.beside(markup.said(dag.in_words(role), kind="role"), self._name(upstream), self._state(upstream))
             for role, upstream in required[:_MAX_REQUIRED]
         ]
         if len(required) > len(told):
@@ -142,7 +142,7 @@ class _Card:
         """Give the facts of one output, and what stands below them: its first rows, and its record."""
         own = own_target(target)
         place = self._asked(lambda: dag.place_of(target) if own is None else str(own.path))
-        name = markup.beside(markup.said(_role(role), kind="role"), markup.said(place, kind="path"))
+        name = markup.beside(markup.said(dag.in_words(role), kind="role"), markup.said(place, kind="path"))
         seen = self._asked(target.exists if own is None else own.store.glimpse)
         if not isinstance(seen, Glimpse):
             sign = seen if isinstance(seen, markup.Markup) else cards.present(is_there=bool(seen))
@@ -171,7 +171,3 @@ class _Card:
 
 def _first(required: Any) -> list[luigi.Task]:
     return [upstream for _, upstream in required[:_MAX_REQUIRED]] if isinstance(required, list) else []
-
-
-def _role(role: dag.Role) -> str:
-    return ".".join(str(part) for part in role if part is not None)

@@ -300,7 +300,7 @@ def _is_followed(node: Ancestor) -> bool:
 
 def field_of(role: Role) -> str:
     """Give the field of a change that is of an input."""
-    return ".".join(["input", *map(str, role)])
+    return dag.in_words(("input", *role))
 
 
 def _paired(

@@ -84,6 +84,11 @@ def leaves(value: Any) -> Iterator[tuple[Role, Any]]:
             yield role, item
 
 
+def in_words(role: Role) -> str:
+    """Give a role as text, with dots between its parts; empty for a lone value, and for a member of a set."""
+    return ".".join(str(part) for part in role if part is not None)
+
+
 def _is_collection(value: Any) -> bool:
     return isinstance(value, Iterable) and not isinstance(value, str | bytes | luigi.Task | luigi.Target)
 

@@ -254,10 +254,7 @@ def _drawn(planned: Planned, mask: provenance.Mask) -> Node:
     required = dag.required(task)
     reasons = "" if planned.verdict is Verdict.SKIP else in_short(planned.reasons)
     detail = mask(reasons, task, (upstream for _, upstream in required)) if reasons else ""
-    edges = tuple(
-        Edge(str(upstream.task_id), ".".join(map(str, (part for part in role if part is not None))))
-        for role, upstream in required
-    )
+    edges = tuple(Edge(str(upstream.task_id), dag.in_words(role)) for role, upstream in required)
     return Node(str(task.task_id), public_name(task), _state_of(planned), detail, edges, task.get_task_family())
 
 

@@ -473,7 +473,7 @@ class Input:
     @property
     def name(self) -> str:
         """The role as text, with dots; empty if the task requires nothing else."""
-        return ".".join(map(str, self.role))
+        return dag.in_words(self.role)
 
 
 def inputs_of(record: Mapping[str, Any]) -> Iterator[Input]:
