@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import luigi
 
-    from superluigi.forcing import TaskClasses, TaskNames
+    from superluigi.forcing import TaskClasses, Tasks
     from superluigi.luigi_task import AnyTask
     from superluigi.targets import Target
     from superluigi.targets.metadata import Metadata
@@ -210,7 +210,7 @@ def tree(
     *,
     force: bool = False,
     force_upstream: bool = False,
-    force_upstream_to_task: TaskNames | None = None,
+    force_upstream_to_task: Tasks | None = None,
     force_upstream_to_task_cls: TaskClasses | None = None,
 ) -> Tree:
     """Show a task and all that it requires, by colour and by sign; with forcing, what that would make again.

@@ -21,7 +21,7 @@ from superluigi.luigi_task import AnyTask
 if TYPE_CHECKING:
     from superluigi.errors import TaskFailure
 
-TaskNames: TypeAlias = AnyTask | Sequence[AnyTask]
+Tasks: TypeAlias = AnyTask | Sequence[AnyTask]
 TaskClasses: TypeAlias = type[AnyTask] | str | Sequence[type[AnyTask] | str]
 
 
@@ -42,7 +42,7 @@ def plan_forcing(
     *,
     force: bool,
     force_upstream: bool,
-    force_upstream_to_task: TaskNames | None,
+    force_upstream_to_task: Tasks | None,
     force_upstream_to_task_cls: TaskClasses | None,
     raise_exception: bool = False,
 ) -> Forcing:
@@ -134,14 +134,10 @@ def _is_of(task: luigi.Task, task_cls: type[luigi.Task] | str) -> bool:
 
 def _is_same(task: luigi.Task, named: luigi.Task) -> bool:
     """Say whether a task is the one that is named, be that of a class that was defined again since."""
-    return task == named or (_luigi_id(task) == _luigi_id(named) and _is_of(task, type(named)))
+    return task == named or (identity.luigi_id(task) == identity.luigi_id(named) and _is_of(task, type(named)))
 
 
-def _luigi_id(task: luigi.Task) -> str:
-    return identity.luigi_id(task) if dag.is_ours(task) else str(task.task_id)
-
-
-def _tasks(given: TaskNames) -> list[luigi.Task]:
+def _tasks(given: Tasks) -> list[luigi.Task]:
     tasks = list(given) if isinstance(given, list | tuple | set | frozenset) else [given]
     for task in tasks:
         if not isinstance(task, luigi.Task):

@@ -124,8 +124,8 @@ class _Node:
 
 
 def luigi_id(task: Any) -> str:
-    """Give the id that Luigi itself gives to a task of ours: over its family and parameters alone."""
-    return str(task.luigi_task_id)
+    """Give the id that Luigi itself gives to a task, ours or plain: over its family and parameters alone."""
+    return str(task.luigi_task_id if dag.is_ours(task) else task.task_id)
 
 
 def bearer_of(task: Any) -> tuple[str, str, str]:

@@ -30,7 +30,7 @@ from superluigi.targets.metadata import IN_MEMORY, duration_s_in, output_in
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from superluigi.forcing import TaskClasses, TaskNames
+    from superluigi.forcing import TaskClasses, Tasks
     from superluigi.luigi_task import AnyTask
     from superluigi.plans import Planned
     from superluigi.targets.metadata import Metadata
@@ -134,7 +134,7 @@ def graph(
     *,
     force: bool = False,
     force_upstream: bool = False,
-    force_upstream_to_task: TaskNames | None = None,
+    force_upstream_to_task: Tasks | None = None,
     force_upstream_to_task_cls: TaskClasses | None = None,
 ) -> TaskGraph:
     """Draw a task, or several, and all that they require: `graph(task).save("graph.html")`, or .svg, .png, .mmd, .dot.

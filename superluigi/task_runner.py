@@ -35,7 +35,7 @@ from superluigi.errors import (
     public_name,
 )
 from superluigi.failures import remember
-from superluigi.forcing import TaskClasses, TaskNames, plan_forcing
+from superluigi.forcing import TaskClasses, Tasks, plan_forcing
 from superluigi.luigi_task import AnyTask
 from superluigi.planning import make_plan
 from superluigi.register import successor_of, unregister_former
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
         executor: Any
         force: bool
         force_upstream: bool
-        force_upstream_to_task: TaskNames | None
+        force_upstream_to_task: Tasks | None
         force_upstream_to_task_cls: TaskClasses | None
         rerun_stale: bool | None
         single_flight: bool | None
@@ -132,7 +132,7 @@ def run_task(
     force_local_download: bool = False,
     force: bool = False,
     force_upstream: bool = False,
-    force_upstream_to_task: TaskNames | None = None,
+    force_upstream_to_task: Tasks | None = None,
     force_upstream_to_task_cls: TaskClasses | None = None,
     rerun_stale: bool | None = None,
     dry_run: bool = False,
@@ -247,7 +247,7 @@ def plan(
     config_file: str | Path | None = None,
     force: bool = False,
     force_upstream: bool = False,
-    force_upstream_to_task: TaskNames | None = None,
+    force_upstream_to_task: Tasks | None = None,
     force_upstream_to_task_cls: TaskClasses | None = None,
     rerun_stale: bool | None = None,
     raise_exception: bool = False,

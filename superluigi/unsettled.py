@@ -22,7 +22,6 @@ from superluigi.staleness import Cause, Reason
 from superluigi.storage import files, workplace
 from superluigi.targets.foreign import own_target
 from superluigi.targets.memory import PathlessTarget
-from superluigi.tasks import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -163,8 +162,7 @@ def _folder() -> Path:
 
 
 def _start_of(task: luigi.Task) -> str:
-    luigi_id = identity.luigi_id(task) if isinstance(task, Task) else str(task.task_id)
-    return _digest([str(task.get_task_family()), luigi_id])
+    return _digest([str(task.get_task_family()), identity.luigi_id(task)])
 
 
 def _name_of(task: luigi.Task) -> str:
