@@ -415,7 +415,7 @@ def _toml(text: str) -> dict[str, Any]:
 
 
 def _checked(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    if not isinstance(config, dict | Mapping):
+    if not isinstance(config, Mapping):
         message = f"config is {config!r}, but must map sections to options: {{'MyTask': {{'version': 4}}}}."
         raise ConfigError(message)
     checked: dict[str, dict[str, str]] = {}

@@ -6,7 +6,7 @@ is cut to what can be read, and becomes text there, never markup.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from superluigi.markup import COLOURS, DARK_GROUND, LIGHT_GROUND, Tone, clean, clean_lines
@@ -104,7 +104,7 @@ class Timeline:
     stories: Sequence[Story] = ()
     tables: Sequence[Table] = ()
     marked: str = ""
-    notes: Sequence[str] = field(default=())
+    notes: Sequence[str] = ()
 
 
 def timeline_page(told: Timeline) -> str:
@@ -112,22 +112,22 @@ def timeline_page(told: Timeline) -> str:
     return page(
         told.title,
         body=asset("timeline.html"),
-        data=_data(told),
+        data=_told(told),
         styles=[_colours(), asset("timeline.css")],
         scripts=[asset("echarts.custom.min.js"), asset("timeline.js")],
     )
 
 
-def _data(told: Timeline) -> dict[str, Any]:
-    numbers = {state: number for number, state in enumerate(told.looks)}
+def _told(timeline: Timeline) -> dict[str, Any]:
+    numbers = {state: number for number, state in enumerate(timeline.looks)}
     return {
-        "title": clean(told.title),
-        "state": told.state,
-        "facts": [[clean(name), clean(said, max_characters=_MAX_NOTE)] for name, said in told.facts],
-        "duration": _rounded(told.duration_s),
-        "began": _rounded(told.began_at_s),
-        "looks": [[state, look.sign, look.tone.value] for state, look in told.looks.items()],
-        "rows": [[clean(row.name), clean(row.note)] for row in told.rows],
+        "title": clean(timeline.title),
+        "state": timeline.state,
+        "facts": [[clean(name), clean(said, max_characters=_MAX_NOTE)] for name, said in timeline.facts],
+        "duration": _rounded(timeline.duration_s),
+        "began": _rounded(timeline.began_at_s),
+        "looks": [[state, look.sign, look.tone.value] for state, look in timeline.looks.items()],
+        "rows": [[clean(row.name), clean(row.note)] for row in timeline.rows],
         "bars": [
             [
                 bar.row,
@@ -135,10 +135,10 @@ def _data(told: Timeline) -> dict[str, Any]:
                 _rounded(max(bar.begin_s, bar.end_s)),
                 numbers[bar.state],
                 bar.item,
-                "" if bar.item >= 0 and bar.label == told.items[bar.item].family else clean(bar.label),
+                "" if bar.item >= 0 and bar.label == timeline.items[bar.item].family else clean(bar.label),
                 clean(bar.note, max_characters=_MAX_NOTE),
             ]
-            for bar in told.bars
+            for bar in timeline.bars
         ],
         "items": [
             [
@@ -153,7 +153,7 @@ def _data(told: Timeline) -> dict[str, Any]:
                 int(item.is_marked),
                 _pairs(item.more),
             ]
-            for item in told.items
+            for item in timeline.items
         ],
         "stories": [
             [
@@ -163,11 +163,11 @@ def _data(told: Timeline) -> dict[str, Any]:
                 clean_lines(story.text) if number < _MAX_STORIES else "",
                 story.item,
             ]
-            for number, story in enumerate(told.stories)
+            for number, story in enumerate(timeline.stories)
         ],
-        "tables": [_cleaned(table) for table in told.tables],
-        "marked": clean(told.marked, max_characters=_MAX_NOTE),
-        "notes": [clean(note, max_characters=_MAX_NOTE) for note in told.notes],
+        "tables": [_cleaned(table) for table in timeline.tables],
+        "marked": clean(timeline.marked, max_characters=_MAX_NOTE),
+        "notes": [clean(note, max_characters=_MAX_NOTE) for note in timeline.notes],
     }
 
 
