@@ -271,11 +271,16 @@ class S3PrefixStore(_S3Store):
             TargetNotFoundError: there are none, or they are half-written.
             TargetShapeError: an object bears the name of the prefix.
         """
-        items = list(self.bucket.listing(self.key))
-        present = [item for item in items if self._is_data(item)]
-        if not present or any(item.key == self._unfinished_key for item in items):
+        present = self._whole(list(self.bucket.listing(self.key)))
+        if not present:
             raise self._missing()
         return present
+
+    def _whole(self, items: list[ObjectFacts]) -> list[ObjectFacts]:
+        """Give the data among what was listed; none if they are half-written."""
+        if any(item.key == self._unfinished_key for item in items):
+            return []
+        return [item for item in items if self._is_data(item)]
 
     def _entries(self, items: list[ObjectFacts]) -> list[files.Entry]:
         names = [item.key.removeprefix(self.key) for item in items]
@@ -291,7 +296,7 @@ class S3PrefixStore(_S3Store):
         with processes.lock(self.address):
             run = "" if record is None else str(record.get("run_id", ""))
             self.bucket.put_bytes(self._unfinished_key, run.encode(), self.upload_options)
-            remote = {item.key: item.etag for item in self.bucket.listing(self.key) if self._is_data(item)}
+            remote = {item.key: item.etag for item in self._listed()}
             if record is None:
                 self.metadata_bucket.delete([self.metadata_key])
             unchanged: dict[str, str] = {}
@@ -330,9 +335,9 @@ class S3PrefixStore(_S3Store):
 
     def seen(self, items: list[ObjectFacts], stored: Metadata | None) -> Seen:
         """Give what is there, if this is what S3 has told of the objects and their record."""
-        data = [item for item in items if self._is_data(item)]
-        if not data or any(item.key == self._unfinished_key for item in items):
-            return Seen(None, stray=stored) if data else seen_without_data(stored)
+        data = self._whole(items)
+        if not data:
+            return Seen(None, stray=stored) if any(map(self._is_data, items)) else seen_without_data(stored)
         fingerprint = self._fingerprint_of(data)
         # A record that was written by hand names no data.
         is_own = output_in(stored).get("fingerprint", fingerprint) == fingerprint
@@ -362,9 +367,8 @@ class S3PrefixStore(_S3Store):
 
     def bytes_to_fetch(self) -> int | None:
         """Give the size of the objects, 0 if there are fresh copies. One listing."""
-        items = list(self.bucket.listing(self.key))
-        present = [item for item in items if self._is_data(item)]
-        if not present or any(item.key == self._unfinished_key for item in items):
+        present = self._whole(list(self.bucket.listing(self.key)))
+        if not present:
             return None
         is_fresh = self.entry().is_fresh(self._fingerprint_of(present))
         return 0 if is_fresh else sum(item.size_bytes for item in present)
