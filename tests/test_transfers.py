@@ -29,7 +29,7 @@ from superluigi import (
     TargetNotFoundError,
     config,
 )
-from superluigi.storage import fast, transfers
+from superluigi.storage import existence, fast, transfers
 from superluigi.storage.concurrency import run_all
 from superluigi.storage.s3 import PART_BYTES, Bucket, ObjectFacts
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import S3
+
+    from superluigi.storage.existence import Page
 
 TIMEOUT_S = 60
 MANY = 40
@@ -407,6 +409,24 @@ def test_few_keys_are_asked_one_by_one(s3: S3) -> None:
 
     assert (found, nothing) == ({"a", "b"}, set())
     assert {method for method, _ in log.requests} == {"HEAD"}
+
+
+class Unordered:
+    """A directory bucket of S3 Express, which the embedded server does not have: its listings have no order."""
+
+    name = "ours--use1-az4--x-s3"
+
+    def ask(self, key: str) -> bool | None:
+        return True if int(key) % 2 else None
+
+    def page(self, prefix: str, start_after: str) -> Page[bool]:
+        pytest.fail(f"a listing of {prefix!r} after {start_after!r} was asked for")
+
+
+def test_a_directory_bucket_is_not_listed() -> None:
+    keys = [f"{number:04}" for number in range(100)]
+
+    assert set(existence.find(Unordered(), keys, max_concurrency=4)) == set(keys[1::2])
 
 
 def test_heads_are_made_at_once_and_bounded(proxy: FaultProxy, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
