@@ -44,14 +44,11 @@ def card_of(task: luigi.Task) -> str:
     Calls `requires()`, `output()` and `complete()` of the task, and `complete()` of up to 20 that it requires. For each
     output in S3 that is a HEAD or a listing of its own and of theirs, and for its own another and a GET of the record.
     """
-    dag.forget()
     try:
-        with workplace.hands_off(), foresight():
+        with dag.asked_anew(), workplace.hands_off(), foresight():
             return _Card(task).drawn()
     except Exception as error:  # noqa: BLE001  (a picture must not fail)
         return markup.card(markup.titled(markup.beside(type(task).__name__, cards.reason(error))))
-    finally:
-        dag.forget()
 
 
 class _Card:

@@ -113,6 +113,16 @@ def forget() -> None:
 
 
 @contextlib.contextmanager
+def asked_anew() -> Iterator[None]:
+    """Let everything be found anew in the block, which is a run or looks at tasks between two, and again after it."""
+    forget()
+    try:
+        yield
+    finally:
+        forget()
+
+
+@contextlib.contextmanager
 def settled(*, anew: bool = False) -> Iterator[None]:
     """Remember what is found out of tasks until the block ends, whatever task classes are defined meanwhile.
 

@@ -135,11 +135,8 @@ def accept(task: AnyTask) -> None:
         if gives_values(task):
             message += " Of a value those tell who have read it: accept the tasks that require this one."
         raise TargetNotFoundError(message)
-    dag.forget()
-    try:
+    with dag.asked_anew():
         changed = [(target, _as_accepted(task, _followable(target))) for target in outputs]
-    finally:
-        dag.forget()
     for target, record in changed:
         target.store.write_record(record)
 
@@ -233,12 +230,8 @@ def tree(
 
 
 def _planned(tasks: list[luigi.Task], forcing: Forcing) -> Plan:
-    dag.forget()
-    try:
-        with workplace.hands_off():
-            return make_plan(tasks, forcing, rerun_stale=True, raise_exception=True)
-    finally:
-        dag.forget()
+    with dag.asked_anew(), workplace.hands_off():
+        return make_plan(tasks, forcing, rerun_stale=True, raise_exception=True)
 
 
 def drawn(plan: Plan, roots: Iterable[luigi.Task]) -> Graph:

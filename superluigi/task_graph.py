@@ -158,15 +158,11 @@ def graph(
         force_upstream_to_task_cls=force_upstream_to_task_cls,
     )
     sight = Sight()
-    dag.forget()
-    try:
-        with workplace.hands_off(), dag.outputs_held():
-            plan = make_plan(roots, forcing, rerun_stale=True, raise_exception=True, with_cost=True, sight=sight)
-            mask = Mask()
-            facts = tuple(_known(planned, sight, mask) for planned in plan)
-            return TaskGraph(plan, drawn(plan, roots), facts)
-    finally:
-        dag.forget()
+    with dag.asked_anew(), workplace.hands_off(), dag.outputs_held():
+        plan = make_plan(roots, forcing, rerun_stale=True, raise_exception=True, with_cost=True, sight=sight)
+        mask = Mask()
+        facts = tuple(_known(planned, sight, mask) for planned in plan)
+        return TaskGraph(plan, drawn(plan, roots), facts)
 
 
 def _known(planned: Planned, sight: Sight, mask: Mask) -> TaskFacts:

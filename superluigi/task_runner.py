@@ -188,52 +188,44 @@ def run_task(
         roots = _roots(task)
         unregister_former()
         _warn_of_former(roots)
-        dag.forget()
-        try:
-            with dag.settled(), workplace.hands_off() if dry_run else contextlib.nullcontext():
-                forcing = plan_forcing(
-                    roots,
-                    force=force,
-                    force_upstream=force_upstream,
-                    force_upstream_to_task=force_upstream_to_task,
-                    force_upstream_to_task_cls=force_upstream_to_task_cls,
-                    raise_exception=raise_exception,
-                )
-                judges = configuration.reruns_stale() if rerun_stale is None else rerun_stale
-                if dry_run:
-                    return make_plan(
-                        roots, forcing, rerun_stale=judges, raise_exception=raise_exception, with_cost=True
-                    )
-                going_by = (
-                    make_plan(roots, forcing, rerun_stale=True, raise_exception=raise_exception) if judges else None
-                )
-                is_alone = configuration.is_single_flight() if single_flight is None else single_flight
-                run = Run(forcing, plan=going_by, raise_exception=raise_exception, single_flight=is_alone)
-                run.begin()
-                recover_abandoned()
-                wanted = configuration.progress() if progress is None else progress
-                course = Progress(run.run_id)
-                with _reported(page, run, roots, course), _followed(course, wanted):
-                    try:
-                        with provenance.run(run.run_id), memory.holding(run.memory), workplace.keeping_folders():
-                            with telling(run, roots, course):
-                                _work(
-                                    run,
-                                    roots,
-                                    executor,
-                                    course,
-                                    num_workers=num_workers,
-                                    central_scheduler=central_scheduler,
-                                )
-                            kept = memory.keep(run.memory, _keys(roots))
-                    finally:
-                        recover_abandoned()  # what processes left that were killed in the course of it
-                        if run.failures:
-                            remember(list(run.failures))
-                    as_local = local_output or force_local_download
-                    paths = [_output_paths(root, kept, as_local=as_local, force=force_local_download) for root in roots]
-        finally:
-            dag.forget()
+        with dag.asked_anew(), dag.settled(), workplace.hands_off() if dry_run else contextlib.nullcontext():
+            forcing = plan_forcing(
+                roots,
+                force=force,
+                force_upstream=force_upstream,
+                force_upstream_to_task=force_upstream_to_task,
+                force_upstream_to_task_cls=force_upstream_to_task_cls,
+                raise_exception=raise_exception,
+            )
+            judges = configuration.reruns_stale() if rerun_stale is None else rerun_stale
+            if dry_run:
+                return make_plan(roots, forcing, rerun_stale=judges, raise_exception=raise_exception, with_cost=True)
+            going_by = make_plan(roots, forcing, rerun_stale=True, raise_exception=raise_exception) if judges else None
+            is_alone = configuration.is_single_flight() if single_flight is None else single_flight
+            run = Run(forcing, plan=going_by, raise_exception=raise_exception, single_flight=is_alone)
+            run.begin()
+            recover_abandoned()
+            wanted = configuration.progress() if progress is None else progress
+            course = Progress(run.run_id)
+            with _reported(page, run, roots, course), _followed(course, wanted):
+                try:
+                    with provenance.run(run.run_id), memory.holding(run.memory), workplace.keeping_folders():
+                        with telling(run, roots, course):
+                            _work(
+                                run,
+                                roots,
+                                executor,
+                                course,
+                                num_workers=num_workers,
+                                central_scheduler=central_scheduler,
+                            )
+                        kept = memory.keep(run.memory, _keys(roots))
+                finally:
+                    recover_abandoned()  # what processes left that were killed in the course of it
+                    if run.failures:
+                        remember(list(run.failures))
+                as_local = local_output or force_local_download
+                paths = [_output_paths(root, kept, as_local=as_local, force=force_local_download) for root in roots]
         for path in paths:
             for _, place in dag.leaves(path):
                 print(f"Output: {place}")
