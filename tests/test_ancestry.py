@@ -5,12 +5,12 @@ import os
 import subprocess
 import sys
 import threading
-from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import luigi
 import pytest
+from html_page import Page
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from permissions import binding_permissions
@@ -808,20 +808,6 @@ def test_wide_layers_of_ten_thousand_take_one_read_each():
 # Its forms
 
 
-class Parser(HTMLParser):
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.words = [], []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-
-    def handle_data(self, data):
-        self.words.append(data)
-
-
 def test_the_text_shows_paths_roles_tasks_and_states(raw, tmp_path):
     run_task(Right())
 
@@ -840,8 +826,8 @@ def test_the_other_forms_hold_every_node_and_edge(raw):
     traced = lineage("data/Joined.txt")
 
     assert traced.to_mermaid().count("-->") == traced.to_dot().count("->") == 7
-    assert Parser(traced.to_html()).tags.count("a") == 2
-    assert Parser(traced._repr_html_()).tags[0] == "div"
+    assert Page(traced.to_html()).tags.count("a") == 2
+    assert Page(traced._repr_html_()).tags[0] == "div"
     told = json.loads(traced.to_json())
     assert told == traced.to_dict() | {"nodes": json.loads(json.dumps(traced.to_dict()["nodes"]))}
     assert [node["path"] for node in told["nodes"]] == [node.path for node in traced.nodes]
@@ -869,7 +855,7 @@ def test_a_lineage_is_a_value_that_compares_hashes_and_cannot_be_changed(raw):
 def test_names_in_records_open_no_tag(tmp_path):
     write("whole", {"<b>": described("<script>alert(1)</script>", task_family="<img src=x onerror=y>")})
 
-    parsed = Parser(lineage("whole").to_html())
+    parsed = Page(lineage("whole").to_html())
 
     assert {"script", "b", "img"} & set(parsed.tags) == set()
     assert any("<script>alert(1)</script>" in word for word in parsed.words)

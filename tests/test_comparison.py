@@ -2,10 +2,10 @@
 
 import json
 import os
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from html_page import Page
 
 from superluigi import (
     AtomicTaskWithMetadata,
@@ -353,25 +353,11 @@ def test_circles_and_ten_thousand_ancestors_are_compared_without_recursion():
     assert "more …" in str(diff("a4999", "b4999"))
 
 
-class Tags(HTMLParser):
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.words = [], []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-
-    def handle_data(self, data):
-        self.words.append(data)
-
-
 def test_the_table_shows_each_cause_and_no_value_opens_a_tag(pipelines):
     before = lineage(B)
     changed(B, params={"date": "<script>alert(1)</script>"}, remark="<b>")
 
-    page = Tags(diff(before, B)._repr_html_())
+    page = Page(diff(before, B)._repr_html_())
 
     assert page.tags.count("tr") == 2
     assert {"script", "b"} & set(page.tags) == set()

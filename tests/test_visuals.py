@@ -1,9 +1,9 @@
 """Pictures of graphs: every form, whatever the labels hold, deep and wide graphs, and circles."""
 
 import re
-from html.parser import HTMLParser
 
 import pytest
+from html_page import Page
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -17,7 +17,6 @@ LOOKS = {
     "missing": Look("✗", Tone.BAD, "it will be made"),
 }
 HOSTILE = "</span><script>alert(1)</script>\"`'&amp;\\N#35;|]}\x1b[2J\n\u202etxt.exe\ud800"
-VOID = {"meta"}
 
 
 def diamond(label="data/top.csv", role="left"):
@@ -37,32 +36,6 @@ def diamond(label="data/top.csv", role="left"):
 def chain(length):
     nodes = [Node(str(n), f"node {n}", "complete", edges=(Edge(str(n + 1)),)) for n in range(length - 1)]
     return Graph("", ("0",), (*nodes, Node(str(length - 1), f"node {length - 1}", "complete")), LOOKS)
-
-
-class Page(HTMLParser):
-    """Reads a page strictly: what is opened is closed in its order."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.open, self.words, self.anchors, self.aims = [], [], [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        facts = dict(attrs)
-        assert not [name for name in facts if name.startswith("on") or name in ("src", "srcset")]
-        self.anchors += [facts["id"]] if "id" in facts else []
-        self.aims += [facts["href"].removeprefix("#")] if "href" in facts else []
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words.append(data)
 
 
 def test_text_shows_what_is_shared_once_and_refers_to_it_after():
