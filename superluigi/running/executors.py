@@ -216,6 +216,8 @@ class Pool:
         if self._suspects:
             suspects, self._suspects = self._suspects, []
             if self._make_anew() and len(suspects) > 1:
+                for suspect in suspects:
+                    suspect.set_aside()
                 self._alone.extend(suspects)
             else:
                 for suspect in suspects:
