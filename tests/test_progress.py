@@ -175,7 +175,7 @@ def test_what_waits_in_the_queue_of_a_pool_does_not_run(engine: Engine, folder: 
     assert min(event.at for event in told.of(TaskEnded)) <= told.of(TaskStarted)[2].at
     began = {event.task_id: event.at for event in told.of(TaskStarted)}
     lengths = [(event.at - began[event.task_id]).total_seconds() for event in told.of(TaskEnded)]
-    assert [event.duration_s for event in told.of(TaskEnded)] == pytest.approx(lengths, abs=0.001)
+    assert [event.duration_s for event in told.of(TaskEnded)] == pytest.approx(lengths, abs=0.05)
 
 
 WAYS = ["threads", "near", "far"]
@@ -206,7 +206,7 @@ def test_of_tasks_that_run_one_after_the_other_the_durations_are_no_longer_than_
     assert min(event.duration_s for event in told.of(TaskEnded)) > 0
     began = {event.task_id: event.at for event in told.of(TaskStarted)}
     lengths = [(event.at - began[event.task_id]).total_seconds() for event in told.of(TaskEnded)]
-    assert [event.duration_s for event in told.of(TaskEnded)] == pytest.approx(lengths, abs=0.001)
+    assert [event.duration_s for event in told.of(TaskEnded)] == pytest.approx(lengths, abs=0.05)
 
 
 def test_a_task_that_yields_where_it_cannot_tell_pauses_even_so(folder: str) -> None:
@@ -238,7 +238,7 @@ def test_what_was_lost_with_its_pool_starts_again_and_what_ran_in_vain_is_told(f
         assert [str(paused.process_id), str(ended.process_id)] == notes(Path(folder), noted)
         assert paused.reason == "The pool was lost with it. It is run again."
         assert (again.tally.running, ended.status) == (1, "done")  # one at a time, to find out who broke the pool
-        assert ended.duration_s == pytest.approx((ended.at - again.at).total_seconds(), abs=0.001)
+        assert ended.duration_s == pytest.approx((ended.at - again.at).total_seconds(), abs=0.05)
     assert in_short(told[-1]) == "over 3d 0r 0f 0w"
 
 

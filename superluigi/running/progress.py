@@ -386,12 +386,12 @@ class Progress:
     def _tell_of(self, kind: type[_TaskEvent], state: _State, instant: float | None, **facts: Any) -> None:
         """Tell of a task what happened to it at an instant, None for now."""
         if self.is_followed:
-            ago_s = 0.0 if instant is None else max(0.0, time.monotonic() - instant)
+            at = now() - dt.timedelta(seconds=0.0 if instant is None else max(0.0, time.monotonic() - instant))
             state.name = state.name or public_name(state.task)
             self._tell(
                 kind(
                     run_id=self.run_id,
-                    at=now() - dt.timedelta(seconds=ago_s),
+                    at=at,
                     task_id=state.task_id,
                     task=state.name,
                     family=state.task.get_task_family(),
