@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from superluigi import run_task
+from superluigi.running import mailbox
 
 # Luigi looks for work again without its pause of a second, so that retries show at once.
 QUICK = {"worker": {"wait_interval": 0.05, "wait_jitter": 0}}
@@ -42,8 +43,15 @@ ELSEWHERE = ("fork", "spawn", "forkserver", "loky", "dask")
 POOLS = (*HERE, *ELSEWHERE)
 
 
-def processes(method: str, size: int = 2) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(size, mp_context=multiprocessing.get_context(method))
+def processes(method: str, size: int = 2, *, is_far: bool = False) -> ProcessPoolExecutor:
+    begin = _be_on_another_machine if is_far else None
+    return ProcessPoolExecutor(size, mp_context=multiprocessing.get_context(method), initializer=begin)
+
+
+def _be_on_another_machine() -> None:
+    """Let this process be as one that its caller has not started, and that has no way to tell it anything meanwhile."""
+    multiprocessing.parent_process = lambda: None
+    mailbox._HERE = "127.0.0.2"  # nobody listens there
 
 
 def of_loky(size: int = 2) -> Any:
@@ -53,13 +61,14 @@ def of_loky(size: int = 2) -> Any:
 
 
 @contextlib.contextmanager
-def a_dask_client(size: int = 2) -> Iterator[Any]:
+def a_dask_client(size: int = 2, *, allowed_failures: int = 0) -> Iterator[Any]:
     import dask
     from distributed import Client, LocalCluster
 
-    # A worker that dies is not tried again behind the back of the run.
+    # With none allowed, what a worker ran that dies is not tried again behind the back of the run.
+    allowed = {"distributed.scheduler.allowed-failures": allowed_failures}
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 0, "distributed.logging.distributed": "critical"}),
+        dask.config.set({**allowed, "distributed.logging.distributed": "critical"}),
         LocalCluster(n_workers=size, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
     ):

@@ -253,6 +253,27 @@ class Innocent(Piece):
         output_path.write_text(self.name)
 
 
+class Bystander(Innocent):
+    """Is at work when another task kills the pool, and does not end before the pool ends it."""
+
+    name = luigi.Parameter(default="bystander")
+
+    def run(self, output_path: Path) -> None:
+        note(self.folder, "bystanders", os.getpid())
+        Path(self.folder, "innocent-began").touch()
+        wait_for(lambda: len(notes(Path(self.folder), "bystanders")) > 1)
+        output_path.write_text(self.name)
+
+
+class Company(Piece):
+    """Requires one task that kills its process, once, and one that is lost with it."""
+
+    name = luigi.Parameter(default="company")
+
+    def requires(self) -> list[Piece]:
+        return [KilledInCompany(folder=self.folder, times=1), Bystander(folder=self.folder)]
+
+
 class Pair(Piece):
     """Requires one task that kills its process, and one that does not."""
 

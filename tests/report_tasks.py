@@ -69,6 +69,16 @@ class Both(Piece):
         return [Refused(folder=self.folder), *(Piece(folder=self.folder, name=f"part{number}") for number in range(3))]
 
 
+class GoingNowhere(Piece):
+    """Yields one that fails."""
+
+    name = luigi.Parameter(default="nowhere")
+
+    def run(self, output_path: Path) -> Iterator[Any]:
+        yield Refused(folder=self.folder)
+        output_path.write_text("done")
+
+
 class Going(Piece):
     """Yields two, one after the other."""
 

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import multiprocessing
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -504,11 +505,12 @@ def test_a_broken_pool_that_cannot_be_made_anew_fails_its_tasks_and_the_run_ends
     assert len(caught.value.failures) == 3
 
 
-def test_a_report_that_cannot_be_read_fails_its_task(folder: str) -> None:
+@pytest.mark.parametrize("arriving", [b"no pickle", pickle.dumps("of another version")], ids=["garbled", "other"])
+def test_a_report_that_cannot_be_read_fails_its_task(arriving: bytes, folder: str) -> None:
     class Garbling(Executor):
         def submit(self, call: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
             future: Future[Any] = Future()
-            future.set_result(b"no pickle")
+            future.set_result(arriving)
             return future
 
     with pytest.raises(TaskFailedError, match="report on this task cannot be read"):

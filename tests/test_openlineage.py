@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import S3
-from engines import QUICK, RETRIED, Engine, engines
+from engines import QUICK, RETRIED, Engine, engines, processes
 from openlineage_schema import facets_of, problems
 from openlineage_tasks import (
     PASSWORD,
@@ -31,9 +31,10 @@ from openlineage_tasks import (
     Total,
     WithDefault,
     Yielding,
+    a_company,
 )
 
-from superluigi import TaskFailedError, run_task
+from superluigi import TaskFailedError, TaskStarted, run_task
 from superluigi.running import openlineage
 from superluigi.running.openlineage_facts import address_of_remote, dataset_at
 
@@ -208,6 +209,27 @@ def test_a_task_whose_process_was_killed_has_failed(folder: str, listener: Liste
 
     assert listener.runs() == [("Killed", "START FAIL")]
     assert "killed by SIGKILL" in listener.last("Killed")["run"]["facets"]["errorMessage"]["message"]
+
+
+def test_a_task_that_was_lost_with_its_pool_is_one_run_that_began_when_it_first_ran(
+    folder: str, listener: Listener
+) -> None:
+    told: list[Any] = []
+
+    with processes("fork") as pool:
+        run_task(a_company(folder), executor=pool, config=QUICK, progress=told.append)
+
+    assert sorted(listener.runs()) == [
+        (family, "START COMPLETE") for family in ("Bystander", "Company", "KilledInCompany")
+    ]
+    began: dict[str, str] = {}
+    for event in told:
+        if isinstance(event, TaskStarted):
+            began.setdefault(event.family, event.at.isoformat()[:23])
+    starts = [
+        event for event in listener.events() if "parent" in event["run"]["facets"] and event["eventType"] == "START"
+    ]
+    assert {event["job"]["name"].rpartition(".")[2]: event["eventTime"][:23] for event in starts} == began
 
 
 def test_nothing_is_told_of_what_was_there(folder: str, listener: Listener) -> None:

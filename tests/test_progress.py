@@ -9,6 +9,7 @@ import os
 import pickle
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,8 +20,21 @@ import pytest
 import single_flight_tasks as flights
 from conftest import S3
 from documents import ROOT
-from engines import QUICK, RETRIED, Engine, all_engines, engines, processes
-from executor_tasks import ColumnError, Failing, FailingOnce, Piece, Whole, Yielding, wait_for
+from engines import ELSEWHERE, QUICK, RETRIED, Engine, a_dask_client, all_engines, engines, processes
+from executor_tasks import (
+    ColumnError,
+    Company,
+    Failing,
+    FailingOnce,
+    Killed,
+    Lasting,
+    Piece,
+    Whole,
+    Yielding,
+    notes,
+    wait_for,
+)
+from luigi.task_status import PENDING
 from progress_tasks import Fetching, Sent, SentInFiles, YieldingOneOfTwo
 
 import superluigi
@@ -49,6 +63,8 @@ from superluigi import (
 )
 from superluigi.expectations import key_of
 from superluigi.running import durations, events
+from superluigi.running.progress import Begun, Progress, Site
+from superluigi.targets.metadata import now
 
 EVENTS = [
     value
@@ -141,6 +157,106 @@ def test_it_is_told_where_a_task_has_run(engine: Engine, folder: str) -> None:
     assert os.getpid() not in process_ids or len(process_ids) == 1
     assert engine.name != "forked" or len(process_ids) == len(ended)
     assert all(event.worker.startswith("tcp://") == (engine.name == "dask") for event in ended)
+
+
+@engines("threads", *ELSEWHERE)
+def test_what_waits_in_the_queue_of_a_pool_does_not_run(engine: Engine, folder: str) -> None:
+    told = Told()
+
+    def tell(event: ProgressEvent) -> None:
+        told(event)
+        if len(told.of(TaskStarted)) == 2:
+            Path(folder, "end").touch()
+
+    engine.run([Lasting(folder=folder, name=name) for name in "abc"], num_workers=3, progress=tell)
+
+    assert [type(event) for event in told[:3]] == [RunStarted, TaskStarted, TaskStarted]
+    assert told[2].tally.remaining == 1  # type: ignore[attr-defined]
+    assert min(event.at for event in told.of(TaskEnded)) <= told.of(TaskStarted)[2].at
+    began = {event.task_id: event.at for event in told.of(TaskStarted)}
+    lengths = [(event.at - began[event.task_id]).total_seconds() for event in told.of(TaskEnded)]
+    assert [event.duration_s for event in told.of(TaskEnded)] == pytest.approx(lengths, abs=0.05)
+
+
+WAYS = ["threads", "near", "far"]
+
+
+@pytest.fixture(params=WAYS)
+def one_at_a_time(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A pool that runs one task at a time: here, where the run hears of it meanwhile, and where it does not."""
+    pool: Any = (
+        ThreadPoolExecutor(1) if request.param == "threads" else processes("fork", 1, is_far=request.param == "far")
+    )
+    with pool:
+        yield pool
+
+
+MANY = 20
+
+
+def test_of_tasks_that_run_one_after_the_other_the_durations_are_no_longer_than_the_run(
+    one_at_a_time: Any, folder: str
+) -> None:
+    told = Told()
+    tasks = [Piece(folder=folder, name=str(number)) for number in range(MANY)]
+
+    run_task(tasks, executor=one_at_a_time, num_workers=MANY, progress=told)
+
+    assert sum(event.duration_s for event in told.of(TaskEnded)) < told.of(RunEnded)[0].duration_s
+    assert min(event.duration_s for event in told.of(TaskEnded)) > 0
+    began = {event.task_id: event.at for event in told.of(TaskStarted)}
+    lengths = [(event.at - began[event.task_id]).total_seconds() for event in told.of(TaskEnded)]
+    assert [event.duration_s for event in told.of(TaskEnded)] == pytest.approx(lengths, abs=0.05)
+
+
+def test_a_task_that_yields_where_it_cannot_tell_pauses_even_so(folder: str) -> None:
+    told = Told()
+
+    with processes("fork", 1, is_far=True) as pool:
+        run_task(YieldingOneOfTwo(folder=folder), executor=pool, progress=told, config=QUICK)
+
+    kinds = [type(event) for event in told.of(TaskEvent) if event.family == "YieldingOneOfTwo"]
+    assert kinds == [TaskStarted, TaskPaused, TaskStarted, TaskPaused, TaskStarted, TaskEnded]
+    assert [event.reason for event in told.of(TaskPaused)] == ["", ""]
+
+
+def in_order(told: Told, family: str) -> list[str]:
+    return [in_short(event) for event in told.of(TaskEvent) if event.family == family]
+
+
+def test_what_was_lost_with_its_pool_starts_again_and_what_ran_in_vain_is_told(folder: str) -> None:
+    told = Told()
+
+    with processes("fork") as pool:
+        run_task(Company(folder=folder), executor=pool, progress=told, config=QUICK)
+
+    for family, noted in (("KilledInCompany", "deaths"), ("Bystander", "bystanders")):
+        started, paused, again, ended = [event for event in told.of(TaskEvent) if event.family == family]
+        kinds = [type(event) for event in (started, paused, again, ended)]
+        assert kinds == [TaskStarted, TaskPaused, TaskStarted, TaskEnded]
+        assert [event.attempt for event in (started, paused, again, ended)] == [1, 1, 1, 1]
+        assert [str(paused.process_id), str(ended.process_id)] == notes(Path(folder), noted)
+        assert paused.reason == "The pool was lost with it. It is run again."
+        assert (again.tally.running, ended.status) == (1, "done")  # one at a time, to find out who broke the pool
+        assert ended.duration_s == pytest.approx((ended.at - again.at).total_seconds(), abs=0.05)
+    assert in_short(told[-1]) == "over 3d 0r 0f 0w"
+
+
+def test_what_dask_begins_anew_by_itself_is_told_as_lost(folder: str) -> None:
+    told = Told()
+
+    with a_dask_client(1, allowed_failures=1) as client:
+        run_task(Killed(folder=folder, times=1), executor=client, progress=told)
+
+    assert told.in_short() == [
+        "begun 0c 0d 0r 0f 1w",
+        "start Killed 1 0d 1r 0f 0w",
+        "pause Killed 0d 0r 0f 1w",
+        "start Killed 1 0d 1r 0f 0w",
+        "done Killed 1d 0r 0f 0w",
+        "over 1d 0r 0f 0w",
+    ]
+    assert [str(told[2].process_id), str(told[4].process_id)] == notes(Path(folder), "deaths")  # type: ignore[attr-defined]
 
 
 @engines("none", "forked", "async", "spawn")
@@ -413,6 +529,20 @@ def test_what_tasks_take_is_kept_for_later_runs(local_data_dir: Path, monkeypatc
     assert [path.name for path in local_data_dir.iterdir() if "durations" in path.name] == ["durations.json"]
 
 
+def test_what_is_kept_of_tasks_in_a_pool_is_how_long_they_ran_though_nobody_follows(
+    one_at_a_time: Any, folder: str, local_data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durations, "_NOTEWORTHY_S", 0.0)
+    began = time.monotonic()
+
+    run_task(
+        [Piece(folder=folder, name=str(number)) for number in range(MANY)], executor=one_at_a_time, num_workers=MANY
+    )
+
+    kept = json.loads((local_data_dir / "durations.json").read_text(encoding="utf-8"))
+    assert 0 < MANY * kept[key_of(Piece)] < time.monotonic() - began
+
+
 def test_a_run_of_quick_tasks_keeps_nothing(local_data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(durations, "_NOTEWORTHY_S", 1000.0)  # however busy the machine is
 
@@ -441,6 +571,63 @@ def test_without_former_runs_the_records_of_outputs_tell_the_time_left(monkeypat
     run_task(DAYS, progress=(told := Told()))
 
     assert told.of(RunStarted)[0].tally.left_s == pytest.approx(2 * 40)
+
+
+# News
+
+
+@pytest.fixture
+def followed() -> tuple[Progress, Told]:
+    progress, told = Progress("0" * 32), Told()
+    progress.follow(told)
+    progress.scheduled((day, PENDING, True) for day in DAYS)
+    progress.begin(2)
+    return progress, told
+
+
+def begun(handover: int, ago_s: float = 0.0) -> Begun:
+    return Begun(DAYS[0].task_id, handover, now() - dt.timedelta(seconds=ago_s), Site.here())
+
+
+def test_news_of_a_beginning_that_come_after_the_end_start_nothing(followed: tuple[Progress, Told]) -> None:
+    progress, told = followed
+    handover = progress.handed_over(DAYS[0])
+
+    progress.ended(DAYS[0], TaskStatus.FAILED, ran_s=1.0)
+    progress.take(begun(handover))
+    again = progress.handed_over(DAYS[0])
+    progress.take(begun(handover))
+    progress.take(begun(again))
+
+    assert told.in_short()[1:] == ["start Day 1 0d 1r 0f 3w", "failed Day 0d 0r 1f 3w", "start Day 2 0d 1r 0f 3w"]
+
+
+def test_what_was_lost_before_it_began_is_no_news_and_what_is_told_of_then_starts_it_no_more(
+    followed: tuple[Progress, Told],
+) -> None:
+    progress, told = followed
+    handover = progress.handed_over(DAYS[0])
+
+    again = progress.lost(DAYS[0], handover)
+    progress.take(begun(handover))
+    assert progress.lost(DAYS[0], handover) == handover  # of one that was given up
+
+    assert told.in_short()[1:] == []
+    progress.take(begun(again))
+    assert told.in_short()[1:] == ["start Day 1 0d 1r 0f 3w"]
+
+
+def test_a_beginning_is_set_back_but_not_before_the_task_was_handed_over(followed: tuple[Progress, Told]) -> None:
+    progress, told = followed
+
+    progress.ended(DAYS[1], TaskStatus.DONE, ran_s=50.0)  # it is not known when it was handed over
+    before = now()
+    progress.take(begun(progress.handed_over(DAYS[0]), ago_s=50.0))
+
+    first, ended, second = told[1:]
+    assert (ended.at - first.at).total_seconds() == pytest.approx(50, abs=0.01)
+    assert ended.duration_s == pytest.approx(50)  # type: ignore[attr-defined]
+    assert second.at >= before
 
 
 # Records

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from browser import Browser
-from engines import RETRIED, Engine, engines
-from executor_tasks import FailingOnce, Piece, Whole
+from engines import QUICK, RETRIED, Engine, engines, processes
+from executor_tasks import Company, FailingOnce, Piece, Whole, notes
 from progress_tasks import SIZE_BYTES, Sent
-from report_tasks import SECRET, Both, Going, Opening, Refused
+from report_tasks import SECRET, Both, Going, GoingNowhere, Opening, Refused
 
 from superluigi import ConfigError, External, TaskEnded, TaskFailedError, TaskPaused, TransferEnded, run_task
 from superluigi.markup import Tone
@@ -174,6 +174,28 @@ def test_each_try_has_its_bar_with_its_reason(folder: str, page: Path) -> None:
     assert read.items["FailingOnce"][3] == 2
     assert read.data["stories"] == []
     assert read.facts["tried more than once"] == "1 task"
+
+
+def test_what_was_lost_with_its_pool_has_a_bar_in_the_process_that_ran_it(folder: str, page: Path) -> None:
+    Path(folder).mkdir()
+
+    with processes("fork") as pool:
+        run_task(Company(folder=folder), executor=pool, config=QUICK, report=page)
+
+    read, ran = Read(page), [*notes(Path(folder), "deaths"), *notes(Path(folder), "bystanders")]
+    assert [read.states_of_bars(family) for family in ("KilledInCompany", "Bystander")] == [["lost", "done"]] * 2
+    assert {re.findall(r"process (\d+)", bar[6])[0] for bar in read.bars} >= set(ran)
+    assert "not known" not in {row[0] for row in read.data["rows"]}
+    assert (read.facts["tasks"], read.items["Bystander"][3]) == ("3 done", 1)
+
+
+def test_what_waited_for_what_it_had_yielded_when_the_run_failed_is_told_as_paused(folder: str, page: Path) -> None:
+    with pytest.raises(TaskFailedError):
+        run_task(GoingNowhere(folder=folder), report=page)
+
+    read = Read(page)
+    assert read.facts["tasks"] == "1 done, 1 failed, 1 paused"
+    assert read.state_of("GoingNowhere") == "paused"
 
 
 def test_data_that_are_made_elsewhere_and_missing_are_told(tmp_path: Path, page: Path) -> None:

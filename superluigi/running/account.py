@@ -14,6 +14,7 @@ from superluigi.running.events import (
     TaskEnded,
     TaskEvent,
     TaskLeft,
+    TaskPaused,
     TaskStarted,
     TaskStatus,
     TransferEvent,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from superluigi.running.events import ProgressEvent
 
 PAUSED = "paused"  # what a stretch of a task ended with that went on later
+LOST = "lost"  # or was run again, as its pool had broken
 
 
 @dataclass(slots=True)
@@ -89,8 +91,7 @@ class Account:
         if isinstance(event, TaskStarted):
             told.since = event.at
         elif isinstance(event, TaskLeft):
-            if isinstance(event, TaskEnded):
-                told.state = event.status.value
+            told.state, _ = _ended_with(event)
             if told.since is not None:
                 self._left.append((told, told.since, event))
                 told.since = None
@@ -101,9 +102,14 @@ class Account:
             site = Site(event.host, event.process_id, event.worker)
             begin_s = max(0.0, (since - began).total_seconds())
             stretch = Stretch(told.task_id, begin_s, max(begin_s, (event.at - began).total_seconds()), site)
-            if isinstance(event, TaskEnded):
-                told.tries.append(Try(stretch, event.status.value, event.attempt, event.reason))
-            else:
-                told.tries.append(Try(stretch, PAUSED, event.attempt, ""))
+            state, reason = _ended_with(event)
+            told.tries.append(Try(stretch, state, event.attempt, reason))
         self._left.clear()
         return [one.stretch for told in self.tasks.values() for one in told.tries]
+
+
+def _ended_with(event: TaskLeft) -> tuple[str, str]:
+    if isinstance(event, TaskEnded):
+        return event.status.value, event.reason
+    reason = event.reason if isinstance(event, TaskPaused) else ""
+    return LOST if reason else PAUSED, reason

@@ -122,7 +122,11 @@ class TaskEvent(ProgressEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskStarted(TaskEvent):
-    """A task begins to run, or goes on after a pause (then with the same `attempt`)."""
+    """A task begins to run, or goes on after a pause (then with the same `attempt`).
+
+    In a pool it is told when the task begins there, however long it was queued. Where that machine cannot say so, it
+    is told when the task has ended or pauses, and `at` is as long before as the task ran.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +135,7 @@ class TaskLeft(TaskEvent):
 
     - `host`: the name of the machine that it ran on; empty where that is not known.
     - `process_id`: the process there: that of `run_task` itself, one of the task's own, or one of a pool. None where it
-      is not known, as when a pool was lost with it.
+      is not known, as when a pool on other machines was lost with it.
     - `worker`: the address of the Dask worker that it ran on; empty for all others.
     """
 
@@ -142,7 +146,13 @@ class TaskLeft(TaskEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskPaused(TaskLeft):
-    """A task does not run for now: it has yielded others, which have to be made first."""
+    """A task does not run for now: it has yielded others, which have to be made first, or its pool was lost.
+
+    - `reason`: why its pool was lost with it, in a line, so that it is run again from its beginning, as the same
+      `attempt`; empty where it has yielded.
+    """
+
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +160,8 @@ class TaskEnded(TaskLeft):
     """A try to make a task has ended.
 
     - `status`: how.
-    - `duration_s`: how long it ran, in seconds, without its pauses; 0 where it turned out that it need not run.
+    - `duration_s`: how long it ran, in seconds, without its pauses, the time in the queue of a pool, and what was lost
+      with one; 0 where it turned out that it need not run.
     - `reason`: why it failed, in a line; empty where it did not.
     """
 

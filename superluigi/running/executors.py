@@ -190,12 +190,13 @@ class Pool:
         elif not self.is_here:
             try:
                 report = pickle.loads(future.result())  # noqa: S301  (our own bytes)
+                stays = {key: _OnDask(process.outcome, key) for key, value in report.values.items() if value == STAYS}
+                report = dataclasses.replace(report, values={**report.values, **stays})
             except Exception as error:  # noqa: BLE001  (without a report the run would wait for ever)
                 process.fail(f"The pool's report on this task cannot be read here: {type(error).__name__}: {error}")
             else:
-                stays = {key: _OnDask(process.outcome, key) for key, value in report.values.items() if value == STAYS}
                 process.outcome = None  # it is held by those alone who hold the values
-                process.report(dataclasses.replace(report, values={**report.values, **stays}))
+                process.report(report)
 
     def ended(self, process: PooledTask) -> None:
         """Note that a task has reported; the next suspect may run."""
@@ -216,6 +217,8 @@ class Pool:
         if self._suspects:
             suspects, self._suspects = self._suspects, []
             if self._make_anew() and len(suspects) > 1:
+                for suspect in suspects:
+                    suspect.set_aside()
                 self._alone.extend(suspects)
             else:
                 for suspect in suspects:

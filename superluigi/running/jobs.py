@@ -77,6 +77,7 @@ class Job:
     waits: bool = False
     values: Mapping[Key, Reference] = field(default_factory=dict)
     news: Address | None = None  # where those listen who follow the run
+    handover: int = 0  # what they know it by
     screen: ScreenId | None = None  # that bars are on
     keys_there: tuple[Key, ...] = ()  # of values that are handed over beside the job, as they are with the pool already
 
@@ -110,6 +111,7 @@ class Job:
             waits=process.waits,
             values=values,
             news=news,
+            handover=process.handover,
             screen=process.screen,
             keys_there=keys_there,
         )
@@ -150,6 +152,7 @@ class Job:
         )
         process.readers, process.waits = self.readers, self.waits
         process.tell = None if self.news is None else self._tell
+        process.is_pooled, process.handover = True, self.handover
         with (
             away(self.run, self._tell, self.screen),
             configuration.shared(self.settings),

@@ -8,6 +8,8 @@ where there is none, a task costs some dictionary look-ups.
 
 from __future__ import annotations
 
+import datetime as dt
+import itertools
 import logging
 import os
 import socket
@@ -45,16 +47,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger("superluigi")
 
 _ESTIMATE_S = 0.1  # between two estimates of the time left
+_LOST = "The pool was lost with it. It is run again."
 
 Receiver: TypeAlias = "Callable[[ProgressEvent], object]"
 _TaskEvent = TypeVar("_TaskEvent", bound=TaskEvent)
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """It has turned out, where it runs, that a task is to be made."""
-
-    task_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +77,16 @@ def _dask_worker() -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """A task begins where it runs: a pool may have let it wait, or it has just turned out that it is to be made."""
+
+    task_id: str
+    handover: int  # which one led to this, see `Progress.handed_over`
+    at: dt.datetime  # by the clock of that machine, as those of transfers; from another one no news arrive
+    site: Site
+
+
+@dataclass(frozen=True, slots=True)
 class Printed:
     """Whole lines that a task has printed, or logged, on the screen that the bars are on."""
 
@@ -102,6 +108,8 @@ class _State:
     attempt: int = 0
     is_paused: bool = False
     site: Site = Site()  # where it ran last
+    handover: int | None = None  # whose news count; None as long as it is with nobody
+    handed_over: float = 0.0  # when that was
     since: float | None = None  # when it began to run, or went on; None while it does not run
     ran_s: float = 0.0  # in this try, before its last pause
 
@@ -124,6 +132,7 @@ class Progress:
         self._remaining: Counter[str] = Counter()  # by class
         self._counts: Counter[TaskStatus | None] = Counter()
         self._running: dict[str, _State] = {}
+        self._handovers = itertools.count(1)
         self._estimate: tuple[float, float | None] = (0.0, None)  # when it was made, and what it was
 
     def follow(self, receive: Receiver, print_lines: Callable[[str], object] | None = None) -> None:
@@ -164,21 +173,21 @@ class Progress:
             self._complete.clear()
             self._tell(RunStarted(run_id=self.run_id, at=now(), complete=complete, tally=self._tally(anew=True)))
 
+    def handed_over(self, task: luigi.Task) -> int:
+        """Take that a task is given to what runs it; give the number that it names when it says that it begins.
+
+        So the news of a process that has been given up are told from those of the one that took its place.
+        """
+        with self._lock:
+            state = self._states.get(task.task_id) or self._to_run(task)[0]
+            return self._hand_over(state)
+
     def started(self, task: luigi.Task) -> None:
-        """Take that a task begins, or goes on after a pause."""
+        """Take that a task begins, or goes on after a pause, now and here or in a process that is begun for it."""
         with self._lock:
             state, _ = self._to_run(task)
-            if state.since is not None:
-                return
-            if not state.is_paused:
-                state.attempt += 1
-                state.ran_s = 0.0
-            state.is_paused = False
-            state.since = time.monotonic()
-            self._clock.changes(len(self._running))
-            self._remaining[state.kind] -= 1
-            self._running[state.task_id] = state
-            self._tell_of(TaskStarted, state)
+            if state.since is None:
+                self._start(state, time.monotonic())
 
     def placed(self, task: luigi.Task, site: Site | None) -> None:
         """Take where a task runs, or ran, as soon as that is known; None if it still is not."""
@@ -186,23 +195,34 @@ class Progress:
             if site is not None and (state := self._states.get(task.task_id)) is not None:
                 state.site = site
 
-    def paused(self, task: luigi.Task) -> None:
-        """Take that a task waits for what it has yielded."""
+    def paused(self, task: luigi.Task, ran_s: float | None = None) -> None:
+        """Take that a task waits for what it has yielded; `ran_s` is as for `ended`."""
+        with self._lock:
+            if (state := self._states.get(task.task_id)) is not None:
+                if state.since is None and ran_s is not None:
+                    self._start(state, _set_back(state, ran_s))
+                self._pause(state, ran_s)
+
+    def lost(self, task: luigi.Task, handover: int) -> int:
+        """Take that the pool ended that a task was given to, and that it is given to another; give its new number."""
         with self._lock:
             state = self._states.get(task.task_id)
-            if state is not None and self._stop(state):
-                state.is_paused = True
-                self._remaining[state.kind] += 1
-                self._tell_of(TaskPaused, state, **_told_of(state.site))
-                state.site = Site()  # it goes on somewhere else, perhaps
+            if state is None or state.handover != handover:
+                return handover  # it was given up, and is with somebody else
+            self._lose(state)
+            return self._hand_over(state)
 
-    def ended(self, task: luigi.Task, status: TaskStatus, reason: str = "") -> None:
-        """Take how a task ended; one that could not tell that it began has done so."""
+    def ended(self, task: luigi.Task, status: TaskStatus, reason: str = "", ran_s: float | None = None) -> None:
+        """Take how a task ended, and how long it ran as far as that was measured where it did, in seconds.
+
+        One that could not tell that it began has done so, that much earlier.
+        """
         with self._lock:
             state, _ = self._to_run(task)
             if status is not TaskStatus.MADE_ELSEWHERE and state.since is None:
-                self.started(task)
-            if not self._stop(state):
+                self._start(state, _set_back(state, ran_s or 0.0))
+            end = self._stop(state, ran_s)
+            if end is None:
                 self._remaining[state.kind] -= 1
             if status is TaskStatus.DONE:
                 self._durations.observe(state.kind, state.ran_s)
@@ -210,7 +230,7 @@ class Progress:
             state.is_paused = False
             self._counts[status] += 1
             where = _told_of(state.site)
-            self._tell_of(TaskEnded, state, status=status, duration_s=state.ran_s, reason=reason, **where)
+            self._tell_of(TaskEnded, state, end, status=status, duration_s=state.ran_s, reason=reason, **where)
             state.site = Site()
 
     def end(self, *, is_success: bool) -> None:
@@ -240,15 +260,52 @@ class Progress:
         self._remaining[state.kind] += 1
         return state, True
 
-    def _stop(self, state: _State) -> bool:
-        """Note that a task does not run; say whether it did."""
+    def _hand_over(self, state: _State) -> int:
+        state.handover = next(self._handovers)
+        state.handed_over = time.monotonic()
+        return state.handover
+
+    def _start(self, state: _State, since: float) -> None:
+        """Note and tell that a task runs, and since when."""
+        if not state.is_paused:
+            state.attempt += 1
+            state.ran_s = 0.0
+        state.is_paused = False
+        state.since = since
+        self._clock.changes(len(self._running))
+        self._remaining[state.kind] -= 1
+        self._running[state.task_id] = state
+        self._tell_of(TaskStarted, state, since)
+
+    def _stop(self, state: _State, ran_s: float | None = None) -> float | None:
+        """Note that a task is with nobody; give when it ended to run, None if it did not run.
+
+        That it has ended is known later where its values travel, or a cluster is asked now and then.
+        """
+        state.handover = None
         if state.since is None:
-            return False
+            return None
         self._clock.changes(len(self._running))
         del self._running[state.task_id]
-        state.ran_s += time.monotonic() - state.since
+        instant = time.monotonic()
+        end = instant if ran_s is None else min(instant, state.since + ran_s)
+        state.ran_s += end - state.since
         state.since = None
-        return True
+        return end
+
+    def _pause(self, state: _State, ran_s: float | None = None, reason: str = "") -> None:
+        """Note and tell that a task which runs does not run for now."""
+        if (end := self._stop(state, ran_s)) is not None:
+            state.is_paused = True
+            self._remaining[state.kind] += 1
+            self._tell_of(TaskPaused, state, end, reason=reason, **_told_of(state.site))
+            state.site = Site()  # it goes on somewhere else, perhaps
+
+    def _lose(self, state: _State) -> None:
+        """Note and tell that a task has run in vain: it is the same try that begins anew, and takes the whole time."""
+        ran_before_s = state.ran_s
+        self._pause(state, reason=_LOST)
+        state.ran_s = ran_before_s
 
     # How far all is
 
@@ -314,16 +371,27 @@ class Progress:
                 self._print_lines(news.text)
         else:
             with self._lock:
-                if (state := self._states.get(news.task_id)) is not None:
-                    self.started(state.task)
+                state = self._states.get(news.task_id)
+                if state is not None and state.handover == news.handover:  # else it has ended, or was given up
+                    self._take_begun(state, news)
 
-    def _tell_of(self, kind: type[_TaskEvent], state: _State, **facts: Any) -> None:
+    def _take_begun(self, state: _State, begun: Begun) -> None:
+        if state.since is not None:  # its pool has begun it once more, as Dask does where a worker is lost
+            self._lose(state)
+            state.handover = begun.handover
+        state.site = begun.site
+        self._to_run(state.task)
+        self._start(state, _set_back(state, (now() - begun.at).total_seconds()))
+
+    def _tell_of(self, kind: type[_TaskEvent], state: _State, instant: float | None, **facts: Any) -> None:
+        """Tell of a task what happened to it at an instant, None for now."""
         if self.is_followed:
+            at = now() - dt.timedelta(seconds=0.0 if instant is None else max(0.0, time.monotonic() - instant))
             state.name = state.name or public_name(state.task)
             self._tell(
                 kind(
                     run_id=self.run_id,
-                    at=now(),
+                    at=at,
                     task_id=state.task_id,
                     task=state.name,
                     family=state.task.get_task_family(),
@@ -337,6 +405,12 @@ class Progress:
         with self._lock:
             for receive in self._receivers:
                 receive(event)
+
+
+def _set_back(state: _State, ran_s: float) -> float:
+    """Give when a task began that has run for so long: not before it was handed over, whatever a clock says."""
+    instant = time.monotonic()
+    return min(instant, max(state.handed_over, instant - ran_s))
 
 
 def _told_of(site: Site) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from superluigi.failures import said_by
 from superluigi.markup import Tone, duration
 from superluigi.pictures.timeline import Bar, Item, Look, Row, Story, Table, Timeline
 from superluigi.plans import Verdict
-from superluigi.running.account import PAUSED
+from superluigi.running.account import LOST, PAUSED
 from superluigi.running.events import TaskStatus, TransferEnded
 from superluigi.running.lanes import Stretch, assigned, lanes_of, longest_chain
 from superluigi.staleness import in_short
@@ -48,6 +48,7 @@ _LOOKS = {
     _MADE_ELSEWHERE: Look("≡", Tone.FAINT),
     _AS_BEFORE: Look("≡", Tone.FAINT),
     PAUSED: Look("‖", Tone.FAINT),
+    LOST: Look("✗", Tone.NOTE),
     _NOT_RUN: Look("○", Tone.FAINT),
     _INTERRUPTED: Look("■", Tone.NOTE),
     TransferDirection.UPLOAD.value: Look("↑", Tone.PLAIN),
@@ -154,13 +155,16 @@ class Telling:
         tally = self._ended.tally
         states = Counter(map(self._state_of, self._account.tasks.values()))
         elsewhere, as_before, stopped = states[_MADE_ELSEWHERE], states[_AS_BEFORE], states[TaskStatus.STOPPED.value]
+        paused, lost = states[PAUSED], states[LOST]  # and nothing came after that
         yield f"{tally.done - elsewhere - as_before} done"
         for count, name in (
             (elsewhere, _MADE_ELSEWHERE),
             (as_before, _AS_BEFORE),
             (tally.failed - stopped, "failed"),
             (stopped, "stopped"),
-            (tally.remaining, _NOT_RUN),
+            (paused, PAUSED),
+            (lost, LOST),
+            (tally.remaining - paused - lost, _NOT_RUN),
         ):
             if count:
                 yield f"{count} {name}"

@@ -35,11 +35,12 @@ from superluigi import dag, provenance, task_log
 from superluigi.errors import public_name
 from superluigi.failures import INTERRUPTED, SAID_OF_INTERRUPTION, Circumstances, text_for_log
 from superluigi.running import bars, screen
-from superluigi.running.progress import Begun, News, Printed
+from superluigi.running.progress import Begun, News, Printed, Site
 from superluigi.running.single_flight import Turn, turn
 from superluigi.running.watching import transfers_of
 from superluigi.storage import observation, workplace
 from superluigi.targets import memory
+from superluigi.targets.metadata import now
 from superluigi.task_log import TaskLog
 from superluigi.tasks import TaskWithCleanup
 
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
 
     import luigi
 
-    from superluigi.running.progress import Site
     from superluigi.running.screen import ScreenId
     from superluigi.running.state import Run
     from superluigi.running.worker import Worker
@@ -78,6 +78,7 @@ class TaskReport:
     values: Mapping[Key, Reference] = field(default_factory=dict)  # what memory targets were given there
     circumstances: Circumstances | None = None  # of a failure
     site: Site | None = None  # where it ran, if that was in a process of a pool
+    ran_s: float | None = None  # how long it ran there; None where it told nobody that it began
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +247,10 @@ def away(run: Run, tell: Callable[[News], object], on: ScreenId | None) -> Itera
 class TaskProcess(ContextManagedTaskProcess):
     """Luigi's task process, which asks the run whether dependencies are complete, and hands on exceptions."""
 
+    is_pooled = False  # so that it may wait for its turn
+    handover = 0  # what those who follow the run know it by
+    _began: float | None = None
+
     def __init__(self, run: Run, obstacle: Exception | None, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.results = self.result_queue
@@ -303,12 +308,20 @@ class TaskProcess(ContextManagedTaskProcess):
 
     def run_in_turn(self) -> None:
         """Run the task: what it says is kept, and those who follow the run are told of its transfers."""
+        if self.is_pooled and not self.of_run.is_decided_late(self.task):
+            self._begin()
         with contextlib.ExitStack() as stack:
             if self.tell is not None:
                 watch = transfers_of(self.of_run.run_id, self.task.task_id, self.tell)
                 stack.enter_context(observation.observed(watch))
             self._kept = stack.enter_context(task_log.kept(self._log()))
             self._run_in_turn()
+
+    def _begin(self) -> None:
+        """Note that the task begins, and tell those who follow the run; the worker cannot know when that is."""
+        self._began = time.monotonic()
+        if self.tell is not None:
+            self.tell(Begun(self.task.task_id, self.handover, now(), Site.here()))
 
     def _log(self) -> TaskLog:
         run_id = self.of_run.run_id
@@ -331,8 +344,7 @@ class TaskProcess(ContextManagedTaskProcess):
             except Exception as error:  # noqa: BLE001  (the task fails with it where it would have run)
                 self._obstacle, whose = error, Turn.OURS
             if whose is Turn.OURS:
-                if self.tell is not None:
-                    self.tell(Begun(self.task.task_id))
+                self._begin()
                 super().run()
             else:
                 status = DONE if whose is Turn.MADE else PENDING
@@ -367,7 +379,9 @@ class TaskProcess(ContextManagedTaskProcess):
             missing = self.missing()
         circumstances = self._circumstances() if status == FAILED else None
         error, text = self._failure or (None, "")
-        self.report(TaskReport((task_id, status, expl, missing, new_deps), error, text, circumstances=circumstances))
+        ran_s = None if self._began is None else time.monotonic() - self._began
+        result = task_id, status, expl, missing, new_deps
+        self.report(TaskReport(result, error, text, circumstances=circumstances, ran_s=ran_s))
 
     def _circumstances(self) -> Circumstances:
         log = self._kept
@@ -445,8 +459,10 @@ class PooledTask(TaskProcess):
     future: Future[Any] | None = None
     outcome: Any = None  # Dask's own future of what the task leaves on its worker
     begin: Callable[[], None]
+    is_pooled = True
     has_begun = False
     has_reported = False
+    lose: Callable[[luigi.Task, int], int] | None = None  # those who follow the run, if anybody does
 
     def is_alive(self) -> bool:
         """Say whether the pool has not ended it."""
@@ -467,6 +483,11 @@ class PooledTask(TaskProcess):
         """Report that it could not be run, or that nothing came back; of a process that died Luigi has an event."""
         events = ((Event.PROCESS_FAILURE, (ITSELF, message)),) if has_died else ()
         self.report(TaskReport((self.task.task_id, FAILED, message, [], []), text=message, events=events))
+
+    def set_aside(self) -> None:
+        """Take that it was lost with the pool, and will be run again."""
+        if self.lose is not None:
+            self.handover = self.lose(self.task, self.handover)
 
     def broke(self, error: BaseException) -> None:
         """Report that the pool ended while this task was in it."""

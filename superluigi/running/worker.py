@@ -319,6 +319,9 @@ class Worker(luigi.worker.Worker):
             process.use_multiprocessing = False
         if self._progress.is_followed:
             process.tell = self._progress.take
+            process.handover = self._progress.handed_over(task)
+            if isinstance(process, PooledTask):
+                process.lose = self._progress.lost
             process.screen = screen.id_in_use()
         if process.use_multiprocessing:
             prepare_to_fork(task)
@@ -346,13 +349,11 @@ class Worker(luigi.worker.Worker):
             status = DONE if whose is Turn.MADE else PENDING
             self._results.take(process, TaskReport((task_id, status, "", [], []), turn=whose))
             return
-        if task_id not in self._running_tasks:
-            will_run = not self._run.is_decided_late(task)
-            if will_run:
-                self._progress.started(task)
         if self._pool is None or self._run_here(task) or task_id in self._running_tasks:
             is_new = task_id not in self._running_tasks
             if is_new:
+                if not self._run.is_decided_late(task):  # else it tells itself, as what is in a pool does
+                    self._progress.started(task)
                 self._progress.placed(task, self._here)
             try:
                 super()._run_task(task_id)
@@ -413,11 +414,11 @@ class Worker(luigi.worker.Worker):
         elif status == FAILED and not new_deps:
             where = report.circumstances or self._circumstances_of(task)
             self._run.record_failure(task, report.error, report.text or str(expl), where)
-            self._tell_of_failure(task, is_running=is_running)
+            self._tell_of_failure(task, report.ran_s, is_running=is_running)
             if self._run.raise_exception and isinstance(process, PooledTask) and not missing:
                 self._raise(task, report)
         elif is_running:
-            self._progress.paused(task)
+            self._progress.paused(task, report.ran_s)
         return task_id, status, expl, missing, new_deps
 
     def _succeeded(self, task: luigi.Task, report: TaskReport, *, is_running: bool) -> None:
@@ -425,7 +426,8 @@ class Worker(luigi.worker.Worker):
         if is_made:
             self._run.found_made.add(task)
         if is_running:
-            self._progress.ended(task, TaskStatus.MADE_ELSEWHERE if is_made else TaskStatus.DONE)
+            status = TaskStatus.MADE_ELSEWHERE if is_made else TaskStatus.DONE
+            self._progress.ended(task, status, ran_s=report.ran_s)
         self._run.record_success(task)
         self._cleanup.succeeded(task)
 
@@ -434,9 +436,10 @@ class Worker(luigi.worker.Worker):
         path = task_log.path_of(self._run.run_id, task.get_task_family(), str(task.task_id))
         return Circumstances(log=str(path) if path.exists() else None)
 
-    def _tell_of_failure(self, task: luigi.Task, *, is_running: bool = True) -> None:
+    def _tell_of_failure(self, task: luigi.Task, ran_s: float | None = None, *, is_running: bool = True) -> None:
         if is_running:
-            self._progress.ended(task, TaskStatus.FAILED, self._run.failures[task].reason.split("\n", 1)[0])
+            reason = self._run.failures[task].reason.split("\n", 1)[0]
+            self._progress.ended(task, TaskStatus.FAILED, reason, ran_s)
 
     def take_news(self, news: News) -> None:
         """Take what a running task lets those know who follow the run."""
