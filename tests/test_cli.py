@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import errno
 import inspect
 import io
 import json
@@ -26,6 +27,8 @@ from luigi.cmdline_parser import CmdlineParser
 
 from superluigi import AtomicTaskWithMetadata, External, LocalFileTarget, NoTarget, Task, debugging, failures, run_task
 from superluigi.cli import ExitCode, commands, completion, main, of_tasks, parsing, reading, terminal
+from superluigi.errors import ExecutorError
+from superluigi.running import executors
 
 DAY = "2022-12-15"
 
@@ -354,6 +357,24 @@ def test_a_scheduler_that_does_not_answer_ends_with_5(cli, pipeline) -> None:
     assert "--config superluigi.scheduler_url=" in told.err
 
 
+def test_a_dask_that_does_not_answer_ends_with_5(cli, pipeline, monkeypatch) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(executors, "_CONNECT_TIMEOUT_S", 0.1)
+
+    told = cli("run", "pipeline.SalesTask", "--date", DAY, "--executor", "dask://127.0.0.1:9")
+
+    assert told.code == 5
+    assert "No Dask scheduler answers at tcp://127.0.0.1:9" in told.err
+    assert "Traceback" not in told.err
+
+
+def test_a_pool_that_cannot_start_a_process_is_no_server_that_does_not_answer() -> None:
+    error = ExecutorError("The pool takes no tasks.")
+    error.__cause__ = BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    assert terminal.code_of(error) is ExitCode.FAILED
+
+
 # Forcing, planning
 
 
@@ -645,6 +666,10 @@ TYPOS = {
         "Leave out --workers",
     ),
     "executor": (["run", "pipeline.SalesTask", "--date", DAY, "--executor", "treads"], "Did you mean threads?"),
+    "executor without a port": (
+        ["run", "pipeline.SalesTask", "--date", DAY, "--executor", "dask://localhost"],
+        "needs a host and a port",
+    ),
     "format": (["graph", "pipeline.SalesTask", "--date", DAY, "-o", "x.jpeg"], "x.jpeg does not say which format"),
     "picture without a file": (["graph", "pipeline.SalesTask", "--date", DAY, "--format", "svg"], "-o FILE.svg"),
     "address": (["lineage", "s3://"], "names a bucket, not data"),

@@ -25,6 +25,7 @@ import superluigi.errors
 from superluigi.errors import (
     ConfigError,
     CycleError,
+    ExecutorError,
     InvalidNameError,
     MissingExtraError,
     MissingParameterError,
@@ -212,10 +213,17 @@ def code_of(error: BaseException) -> ExitCode:
     if isinstance(error, TaskFailedError):
         is_missing = error.summary == LuigiStatusCode.MISSING_EXT.value[1]
         return ExitCode.MISSING if is_missing else ExitCode.FAILED
+    if isinstance(error, ExecutorError):
+        return ExitCode.UNREACHABLE if _is_silence(error.__cause__) else ExitCode.FAILED
     for kinds, code in _CODES:
         if isinstance(error, kinds):
             return code
     return ExitCode.FAILED
+
+
+def _is_silence(cause: BaseException | None) -> bool:
+    """Say whether nobody answers Dask: its `OSError` has no number, as one of a process that cannot be started has."""
+    return isinstance(cause, OSError) and cause.errno is None
 
 
 _CODES: tuple[tuple[tuple[type[BaseException], ...], ExitCode], ...] = (
