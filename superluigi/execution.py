@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import errno
 import functools
 import inspect
 import itertools
@@ -30,7 +29,7 @@ from superluigi.errors import (
     TaskTypeError,
 )
 from superluigi.outputs import as_redirected, is_redirected
-from superluigi.storage import cache, leases, processes, workplace
+from superluigi.storage import cache, full_disks, leases, processes, workplace
 from superluigi.targets import NoTarget
 from superluigi.targets.foreign import fetch_luigi_s3, is_luigi_s3, own_target, own_targets
 from superluigi.targets.memory import Draft, PathlessTarget
@@ -107,10 +106,6 @@ def _inside(task: Any, call: Callable[..., Any], *args: Any, **kwargs: Any) -> A
         if isinstance(getattr(call, "__self__", None), Generator):
             raise  # the end of the user's generator
         raise _StoppedError(error) from None
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # the user's error stays as it is; the next run has more room
-            cache.give_up_all(cache.default_root())
-        raise
     finally:
         _running.reset(token)
 
@@ -183,6 +178,8 @@ class _Execution:
                 try:
                     yield from self._called(call, {name: arguments[name] for name in self.declared})
                 except (Exception, SystemExit) as error:
+                    if full_disks.is_meant(error):
+                        self._tell_of_full_disk(error, outputs)
                     if (examine := _examiner.get()) is not None:
                         examine(
                             error.error if isinstance(error, _StoppedError) else error
@@ -306,6 +303,14 @@ class _Execution:
                 "Add the argument, or derive from TaskWithMetadata and write to the targets themselves."
             )
             raise MissingOutputError(message)
+
+    def _tell_of_full_disk(self, error: BaseException, outputs: list[Any]) -> None:
+        """Let the user's error, which stays as it is, say what is full; and let the next run have more room."""
+        staged = [output for output in outputs if isinstance(output, StagedOutput)]
+        told = full_disks.way_out((Path(output.path).parent, Path(str(output.target.path))) for output in staged)
+        cache.give_up_all(cache.default_root())
+        if told is not None:
+            vars(error).setdefault("__notes__", []).append(told)  # as add_note does, which Python 3.10 lacks
 
     @contextlib.contextmanager
     def _guarded(self, outputs: list[Any]) -> Iterator[None]:

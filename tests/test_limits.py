@@ -136,6 +136,52 @@ def test_a_run_that_fills_the_disk_fails_and_gives_up_the_copies_so_that_the_nex
     assert Making().complete()
 
 
+class Filling(AtomicTaskWithMetadata):
+    address = Parameter()
+    scratch = Parameter(default="")
+
+    def output(self):
+        if self.address.startswith("s3://"):
+            return S3ObjectTarget(*self.address.removeprefix("s3://").split("/"))
+        return LocalFileTarget(self.address)
+
+    def run(self, output_path):
+        (Path(self.scratch) / "made.bin" if self.scratch else output_path).write_bytes(b"x" * 10 * MEGABYTE)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_run_that_fills_the_data_directory_is_told_so_and_what_to_do(num_workers, small_disk, s3, monkeypatch):
+    monkeypatch.setenv("SUPERLUIGI_LOCAL_DATA_DIR", str(small_disk / "data"))
+
+    with pytest.raises(TaskFailedError) as failed:
+        run_task(Filling(address=f"s3://{s3.bucket}/made.bin"), num_workers=num_workers)
+
+    (failure,) = failed.value.failures
+    said, advice = failure.reason.split("\n")
+    assert said.startswith("OSError: [Errno 28]")
+    assert f"{small_disk / 'data'} is full" in advice
+    assert "superluigi cache clear" in advice
+    assert "local_data_dir" in advice
+    assert not [name for name in names_below(small_disk) if name.endswith((".bin", ".partial"))]
+
+
+def test_a_run_that_fills_the_disk_of_its_output_is_told_which(small_disk, tmp_path, monkeypatch):
+    monkeypatch.setenv("SUPERLUIGI_LOCAL_DATA_DIR", str(tmp_path / "data"))
+
+    with pytest.raises(TaskFailedError, match=f"{small_disk} is full.*let output\\(\\) name") as failed:
+        run_task(Filling(address=str(small_disk / "made.bin")))
+
+    assert "local_data_dir" not in str(failed.value)
+    assert names_below(small_disk) == []
+
+
+def test_a_run_that_fills_a_disk_of_its_own_choice_is_told_nothing_of_others(small_disk, tmp_path):
+    with pytest.raises(TaskFailedError, match="No space left") as failed:
+        run_task(Filling(address=str(tmp_path / "made.bin"), scratch=str(small_disk)))
+
+    assert "is full" not in str(failed.value)
+
+
 def test_an_object_larger_than_the_disk_is_a_clear_error(small_disk, s3, monkeypatch):
     s3.put("large.bin", b"x" * 10 * MEGABYTE)
     monkeypatch.setenv("SUPERLUIGI_LOCAL_DATA_DIR", str(small_disk / "data"))

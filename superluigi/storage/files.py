@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from superluigi import config
 from superluigi.errors import AccessDeniedError, DiskFullError, InvalidNameError, StorageError, SuperLuigiError
+from superluigi.storage import full_disks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -90,7 +91,7 @@ def translated(operation: str, path: Path) -> Iterator[None]:
         hint = ""
         if config.data_dir() in (path, *path.parents):
             hint = " Private inputs and local copies are kept there; the setting local_data_dir names another place."
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if full_disks.is_meant(error):
             raise DiskFullError(operation, str(path), problem, f"Free some space, and run again.{hint}") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             way_out = f"See that you may write there, or choose another path.{hint}"
