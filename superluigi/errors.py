@@ -173,7 +173,7 @@ class TaskFailedError(SuperLuigiError, RuntimeError):
         if not self.can_be_debugged:
             return []
         if not self.is_remembered:
-            return ["With raise_exception=True it lets the error itself out, for a debugger."]
+            return ["superluigi.plan(..., raise_exception=True) lets the error itself out, for a debugger."]
         return [
             "superluigi.debug(last=True) runs the first of them again, on the same inputs and without publishing, and",
             "stands in the debugger where it fails. run_task(..., raise_exception=True) lets the error itself out.",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from superluigi import config, dag, identity, markup, provenance
 from superluigi.errors import TargetNotFoundError, public_name
-from superluigi.forcing import Forcing, plan_forcing
+from superluigi.forcing import plan_forcing
 from superluigi.markup import Tone
 from superluigi.pictures.drawings import Drawing
 from superluigi.planning import make_plan
@@ -108,9 +108,10 @@ def why(task: AnyTask) -> Explanation:
 
     Raises:
         TaskTypeError: something else than a task is given, such as its class.
+        TaskFailedError: what `requires()`, `output()` or `complete()` of a task raises. Names the task.
     """
     task = dag.check_is_asked_of_task(task, "why")
-    plan = _planned([task], Forcing())
+    plan = _planned([task])
     planned, is_external = plan[task], dag.is_external(task)
     gone = () if is_external else tuple(public_name(one.task) for one in plan.gone)
     judges = config.reruns_stale()
@@ -216,22 +217,22 @@ def tree(
 
     Raises:
         TaskTypeError: something else than a task is given, such as its class.
+        TaskFailedError: what `requires()`, `output()` or `complete()` of a task raises. Names the task.
     """
     task = dag.check_is_asked_of_task(task, "tree")
-    forcing = plan_forcing(
+    plan = _planned(
         [task],
         force=force,
         force_upstream=force_upstream,
         force_upstream_to_task=force_upstream_to_task,
         force_upstream_to_task_cls=force_upstream_to_task_cls,
     )
-    plan = _planned([task], forcing)
     return Tree(plan, drawn(plan, [task]))
 
 
-def _planned(tasks: list[luigi.Task], forcing: Forcing) -> Plan:
+def _planned(tasks: list[luigi.Task], **forced: Any) -> Plan:
     with dag.asked_anew(), workplace.hands_off():
-        return make_plan(tasks, forcing, rerun_stale=True, raise_exception=True)
+        return make_plan(tasks, plan_forcing(tasks, **forced), rerun_stale=True)
 
 
 def drawn(plan: Plan, roots: Iterable[luigi.Task]) -> Graph:

@@ -40,10 +40,10 @@ class Forcing:
 def plan_forcing(
     roots: Sequence[luigi.Task],
     *,
-    force: bool,
-    force_upstream: bool,
-    force_upstream_to_task: Tasks | None,
-    force_upstream_to_task_cls: TaskClasses | None,
+    force: bool = False,
+    force_upstream: bool = False,
+    force_upstream_to_task: Tasks | None = None,
+    force_upstream_to_task_cls: TaskClasses | None = None,
     raise_exception: bool = False,
 ) -> Forcing:
     """Give which tasks to force; at most one of the four arguments may be set.

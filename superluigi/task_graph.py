@@ -144,22 +144,23 @@ def graph(
 
     Raises:
         TaskTypeError: something else than a task is given, such as its class, or no task at all.
+        TaskFailedError: what `requires()`, `output()` or `complete()` of a task raises. Names the task.
     """
     given = dict.fromkeys(task) if isinstance(task, Iterable) else [task]
     roots = [dag.check_is_asked_of_task(root, "graph") for root in given]
     if not roots:
         message = "graph() was given no task: give one or several."
         raise TaskTypeError(message)
-    forcing = plan_forcing(
-        roots,
-        force=force,
-        force_upstream=force_upstream,
-        force_upstream_to_task=force_upstream_to_task,
-        force_upstream_to_task_cls=force_upstream_to_task_cls,
-    )
     sight = Sight()
     with dag.asked_anew(), workplace.hands_off(), dag.outputs_held():
-        plan = make_plan(roots, forcing, rerun_stale=True, raise_exception=True, with_cost=True, sight=sight)
+        forcing = plan_forcing(
+            roots,
+            force=force,
+            force_upstream=force_upstream,
+            force_upstream_to_task=force_upstream_to_task,
+            force_upstream_to_task_cls=force_upstream_to_task_cls,
+        )
+        plan = make_plan(roots, forcing, rerun_stale=True, with_cost=True, sight=sight)
         mask = Mask()
         facts = tuple(_known(planned, sight, mask) for planned in plan)
         return TaskGraph(plan, drawn(plan, roots), facts)

@@ -368,6 +368,24 @@ def test_a_dask_that_does_not_answer_ends_with_5(cli, pipeline, monkeypatch) -> 
     assert "Traceback" not in told.err
 
 
+@pytest.mark.parametrize("command", ["plan", "why", "tree", "graph", "run"])
+def test_a_store_that_does_not_answer_ends_with_5_whatever_is_asked(command, cli, pipeline) -> None:
+    Path("remote.py").write_text(
+        textwrap.dedent("""
+            from superluigi import StoreUnavailableError, Task
+
+            class RemoteTask(Task):
+                def complete(self):
+                    raise StoreUnavailableError("HeadObject", "s3://b/a.txt", "the connection failed", "Run again.")
+        """)
+    )
+
+    told = cli(command, "remote.RemoteTask")
+
+    assert told.code == 5
+    assert "RemoteTask(): StoreUnavailableError: s3://b/a.txt: the connection failed" in told.err
+
+
 def test_a_pool_that_cannot_start_a_process_is_no_server_that_does_not_answer() -> None:
     error = ExecutorError("The pool takes no tasks.")
     error.__cause__ = BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")

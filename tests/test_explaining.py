@@ -15,8 +15,10 @@ from superluigi import (
     MemoryTarget,
     TargetNotFoundError,
     Task,
+    TaskFailedError,
     TaskTypeError,
     accept,
+    graph,
     plan,
     run_task,
     tree,
@@ -298,6 +300,53 @@ def test_asking_something_that_is_no_task_is_an_error_that_says_what_to_give(
 ) -> None:
     with pytest.raises(TaskTypeError, match=rf"{function.__name__}\(\) {said}"):
         function(given)
+
+
+class Failing(AtomicTaskWithMetadata):
+    place = luigi.Parameter()
+
+    def _fail_in(self, place: str) -> None:
+        if self.place == place:
+            raise ZeroDivisionError(place)
+
+    def requires(self) -> Any:
+        self._fail_in("requires")
+
+    def output(self) -> Any:
+        self._fail_in("output")
+        return LocalFileTarget("failing.txt")
+
+    def complete(self) -> bool:
+        self._fail_in("complete")
+        return False
+
+
+class ReadsFailing(Left):
+    place = luigi.Parameter()
+
+    def requires(self) -> Any:
+        return Failing(place=self.place)
+
+
+@pytest.mark.parametrize("place", ["requires", "output", "complete"])
+@pytest.mark.parametrize("function", [why, tree, graph, plan], ids=lambda function: function.__name__)
+def test_whatever_is_asked_a_task_that_fails_to_answer_is_named(function: Any, place: str) -> None:
+    with pytest.raises(TaskFailedError) as failed:
+        function(ReadsFailing(place=place))
+
+    (failure,) = failed.value.failures
+    assert failure.task == f"Failing(place={place})"
+    assert failure.reason == f"ZeroDivisionError: {place}"
+    assert isinstance(failed.value.__cause__, ZeroDivisionError)
+    assert "plan(..., raise_exception=True)" in str(failed.value)
+
+
+@pytest.mark.parametrize("function", [tree, graph], ids=lambda function: function.__name__)
+def test_what_fails_while_a_picture_is_drawn_is_not_kept_for_the_debugger(function: Any) -> None:
+    with pytest.raises(TaskFailedError, match=r"Failing\(place=requires\)") as failed:
+        function(ReadsFailing(place="requires"), force_upstream_to_task_cls=Failing)
+
+    assert not failed.value.is_remembered
 
 
 def test_data_made_elsewhere_are_said_to_be_there_or_not_and_never_to_run() -> None:

@@ -211,6 +211,8 @@ def report(error: BaseException) -> ExitCode:
 def code_of(error: BaseException) -> ExitCode:
     """Give the exit code that says of what kind an error is."""
     if isinstance(error, TaskFailedError):
+        if isinstance(error.__cause__, StoreUnavailableError) and not error.can_be_debugged:
+            return ExitCode.UNREACHABLE
         is_missing = error.summary == LuigiStatusCode.MISSING_EXT.value[1]
         return ExitCode.MISSING if is_missing else ExitCode.FAILED
     if isinstance(error, ExecutorError):
