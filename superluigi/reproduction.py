@@ -18,7 +18,15 @@ from luigi.task_register import Register
 
 from superluigi import markup, visuals
 from superluigi.comparison import Change, changes_of, field_of
-from superluigi.errors import MissingParameterError, StorageError, TargetNotFoundError, TaskTypeError, public_name
+from superluigi.errors import (
+    AccessDeniedError,
+    MissingParameterError,
+    StorageError,
+    TargetNotFoundError,
+    TargetShapeError,
+    TaskTypeError,
+    public_name,
+)
 from superluigi.records import Found, State, absolute, find, inputs_of, nothing_at, shown
 from superluigi.rehearsal import rehearsed, run_alone
 from superluigi.storage import files, transfers, workplace
@@ -74,7 +82,8 @@ class Reproduction:
 
     `changes` say what is other now than when the output was made: code, version, packages, Python, parameters, and the
     fingerprints of inputs as `input.<role>`. They explain a mismatch, and without one they are harmless. `sizes_bytes`
-    are those of the record and of what was made now.
+    are those of the record and of what was made now. `alterations` say what of the data that lie there is other than
+    their record tells: they were altered since, and are neither what was made then nor what is made now.
     """
 
     path: str
@@ -82,6 +91,7 @@ class Reproduction:
     sizes_bytes: tuple[int | None, int]
     mismatches: tuple[Change, ...]
     changes: tuple[Change, ...]
+    alterations: tuple[Change, ...] = ()
 
     def __bool__(self) -> bool:
         """Say whether the bytes are the same."""
@@ -92,6 +102,8 @@ class Reproduction:
         lines = [self._title(), *(f"  {mismatch}" for mismatch in self.mismatches)]
         if self.changes:
             lines += ["Since the output was made this has changed:", *(f"  {change}" for change in self.changes)]
+        if self.alterations:
+            lines += [_ALTERED, *(f"  {alteration}" for alteration in self.alterations)]
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -100,13 +112,18 @@ class Reproduction:
 
     def _repr_html_(self) -> str:
         rows = [*_cells(self.mismatches), *_cells(self.changes)]
-        return visuals.table(self._title(), ("what", "recorded", "now"), rows)
+        rows += [(f"what lies there: {what}", before, now) for what, before, now in _cells(self.alterations)]
+        title = f"{self._title()} {_ALTERED}" if self.alterations else self._title()
+        return visuals.table(title, ("what", "recorded", "now"), rows)
 
     def _title(self) -> str:
         before, after = self.sizes_bytes
         differs = f"makes other bytes than before ({before} bytes then, {after} bytes now):"
         said = "makes the same bytes again." if self else differs
         return f"{markup.clean(self.path)}: {markup.clean(self.task)} {said}"
+
+
+_ALTERED = "What lies there now is not what the record tells of:"
 
 
 def _cells(changes: tuple[Change, ...]) -> list[tuple[str, str, str]]:
@@ -237,7 +254,8 @@ def reproduce(path_or_target: Output) -> Reproduction:
     `output_path` or `self.output()`: outputs and records stay as they are, also if it fails. What it writes anywhere
     else, it does write. Nothing upstream is run: what is not there has to be made before. Values in memory are gone
     with the run that held them, so a task that needs one cannot be reproduced. Only the output that is given is
-    compared.
+    compared: what is made with the record, and so is what lies there, by its fingerprint, which costs what
+    `target.fingerprint()` does.
 
     Raises:
         TargetNotFoundError: there is no record, or an input is not there.
@@ -249,6 +267,7 @@ def reproduce(path_or_target: Output) -> Reproduction:
     found = _recorded(path_or_target, "reproduce")
     record = found.record or {}
     task = _task_of(record, found.path)
+    alterations = tuple(_alterations(found))
     with rehearsed(task, needs_all=True) as scratch:
         real = _real_output(task, scratch.outputs, found)
         run_alone(task)
@@ -262,7 +281,21 @@ def reproduce(path_or_target: Output) -> Reproduction:
         (recorded.get("size_bytes"), facts.size_bytes),
         tuple(_mismatches(recorded, facts, found.path)),
         (*changes_of(record, made_record, found.path), *_changed_inputs(record, made_record, found.path)),
+        alterations,
     )
+
+
+def _alterations(found: Found) -> Iterator[Change]:
+    """Give what tells that data are not those of their record; nothing of data that are gone or may not be read."""
+    recorded = ((found.record or {}).get("output") or {}).get("fingerprint")
+    try:
+        present = found.as_target().fingerprint()
+    except (TargetNotFoundError, AccessDeniedError):
+        return
+    except TargetShapeError:
+        present = None
+    if present != recorded:
+        yield Change(found.path, "fingerprint", recorded, present)
 
 
 def _real_output(task: luigi.Task, outputs: list[Any], found: Found) -> Target:

@@ -855,6 +855,7 @@ def test_bytes_that_are_not_those_of_the_record_end_with_3(made, cli) -> None:
     assert (verified.code, reproduced.code) == (3, 0)
     assert list(verified.json()[0]) == ["path", "record_path", "matches", "mismatches"]
     assert verified.json()[0]["matches"] is False
+    assert [change["field"] for change in reproduced.json()["alterations"]] == ["fingerprint"]
     record = Path(f"{made}.metadata.json")
     record.write_text(re.sub(r'"sha256:\w+"', '"sha256:00"', record.read_text()))
     assert cli("reproduce", made).code == 3

@@ -248,7 +248,7 @@ def test_a_task_that_makes_the_same_bytes_again_is_identical_and_touches_nothing
     for given in (path, task_cls(times=3).output(), lineage(path).root.record_path):
         made = reproduce(given)
         assert made
-        assert (made.mismatches, made.changes) == ((), ())
+        assert (made.mismatches, made.changes, made.alterations) == ((), (), ())
     assert str(made) == f"{os.path.abspath(path)}: {task_cls.__name__}(times=3) makes the same bytes again."
     assert tree(tmp_path) == before
     assert leftovers(tmp_path) == []
@@ -263,6 +263,7 @@ def test_outputs_in_s3_are_made_in_a_temporary_folder_and_nothing_is_sent(limit,
         made = [reproduce(address) for address in addresses]
 
     assert all(made)
+    assert not any(each.alterations for each in made)
     assert not [method for method, _ in log.requests if method not in ("GET", "HEAD")]
     Path("raw.txt").write_text("other")
     assert not reproduce(addresses[0])
@@ -317,11 +318,54 @@ def test_an_input_whose_bytes_were_not_recorded_is_compared_by_its_task_and_not_
     assert reproduce(path).changes == ()
 
 
+def write_by_hand(path):
+    path.write_text("by hand")
+
+
+def put_a_folder_there(path):
+    path.unlink()
+    path.mkdir()
+
+
+def assert_tells_of_alteration(made):
+    assert made
+    (alteration,) = made.alterations
+    assert alteration.field == "fingerprint"
+    assert alteration.before != alteration.after
+    said, altered, what = str(made).splitlines()
+    assert said.endswith("makes the same bytes again.")
+    assert altered == "What lies there now is not what the record tells of:"
+    assert what.startswith("  fingerprint")
+    assert "What lies there now is not what the record tells of" in made._repr_html_()
+
+
+@pytest.mark.parametrize("alter", [write_by_hand, put_a_folder_there])
+def test_an_output_that_was_altered_since_is_said_not_to_be_what_is_recorded(alter, tmp_path):
+    path = run_task(Upper())
+    alter(path)
+    before = tree(tmp_path)
+
+    assert_tells_of_alteration(reproduce(path))
+
+    assert tree(tmp_path) == before
+
+
+def test_data_in_s3_that_were_altered_since_are_said_not_to_be_what_is_recorded(s3):
+    addresses = run_task([InS3(bucket=s3.bucket), PrefixInS3(bucket=s3.bucket)])
+    for key in ("data/object.txt", "data/prefix/a"):
+        s3.put(key, b"by hand")
+
+    for address in addresses:
+        assert_tells_of_alteration(reproduce(address))
+
+
 def test_data_that_were_removed_with_their_record_kept_can_be_reproduced():
     path = run_task(Upper())
     Upper().output().remove(keep_metadata=True)
 
-    assert reproduce(path)
+    made = reproduce(path)
+    assert made
+    assert made.alterations == ()
     assert not path.exists()
 
 

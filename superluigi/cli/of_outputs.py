@@ -116,6 +116,7 @@ def reproduce(options: argparse.Namespace) -> Answer:
         "sizes_bytes": list(found.sizes_bytes),
         "mismatches": _changes(found.mismatches),
         "changes": _changes(found.changes),
+        "alterations": _changes(found.alterations),
     }
     return Answer(str(found), data, ExitCode.OK if found else ExitCode.DIFFERS)
 
