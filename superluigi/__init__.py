@@ -2,6 +2,7 @@
 
 import typing as _typing
 
+import superluigi.luigi_import as _luigi_import  # noqa: F401  (first, as it tells why Luigi cannot be imported)
 from superluigi.errors import (
     AccessDeniedError,
     BucketNotFoundError,

@@ -368,6 +368,48 @@ def test_a_dask_that_does_not_answer_ends_with_5(cli, pipeline, monkeypatch) -> 
     assert "Traceback" not in told.err
 
 
+MALFORMED = {
+    "no header": ("doctor", "luigi.cfg", b"[core", {}, "no section headers"),
+    "an option twice": ("run", "luigi.cfg", b"[core]\na=1\na=2\n", {}, "option 'a' in section 'core' already exists"),
+    "no UTF-8": ("doctor", "luigi.cfg", b"[core]\na=\xff\n", {"PYTHONUTF8": "1"}, "can't decode byte 0xff"),
+    "named": ("plan", "other.cfg", b"core", {"LUIGI_CONFIG_PATH": "other.cfg"}, "no section headers"),
+}
+
+
+@pytest.mark.parametrize(("command", "name", "content", "environment", "said"), MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_configuration_of_luigi_is_told_in_a_sentence_that_names_the_file(
+    command, name, content, environment, said, tmp_path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+
+    done = process(command, cwd=tmp_path, **environment)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: Luigi cannot read its configuration, {tmp_path / name}: ")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("program", "code"), [("/usr/bin/superluigi", 2), ("script.py", 1)])
+def test_a_malformed_configuration_ends_the_command_in_words_and_leaves_other_programs_luigis_error(
+    program, code, tmp_path
+) -> None:
+    (tmp_path / "luigi.cfg").write_text("[core")
+    source = f"import sys; sys.argv = [{program!r}]; import superluigi"
+
+    done = subprocess.run(
+        [sys.executable, "-c", source],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == code
+    assert ("Traceback" in done.stderr) == (code == 1)
+
+
 @pytest.mark.parametrize("command", ["plan", "why", "tree", "graph", "run"])
 def test_a_store_that_does_not_answer_ends_with_5_whatever_is_asked(command, cli, pipeline) -> None:
     Path("remote.py").write_text(
