@@ -64,6 +64,7 @@ from superluigi import (
 from superluigi.expectations import key_of
 from superluigi.running import durations, events
 from superluigi.running.progress import Begun, Progress, Site
+from superluigi.running.watching import transfers_of
 from superluigi.targets.metadata import now
 
 EVENTS = [
@@ -426,7 +427,19 @@ def test_many_files_are_one_transfer_and_small_ones_are_none(s3: S3) -> None:
 def test_a_transfer_is_told_of_four_times_a_second_at_most(s3: S3) -> None:
     run_task(Sent(bucket=s3.bucket), progress=(told := Told()))
 
-    assert len(told.of(TransferProgressed)) <= 4 * told.of(TransferEnded)[0].duration_s
+    assert len(told.of(TransferProgressed)) <= 4 * told.of(TransferEnded)[0].duration_s + 1
+
+
+def test_the_last_bytes_of_a_transfer_are_told_of_before_it_is_over_however_fast_they_go() -> None:
+    told = Told()
+
+    with transfers_of("run", "task", told)(TransferDirection.UPLOAD, "s3://bucket/data.bin", 10_000_000) as advance:
+        for _ in range(10):
+            advance(1_000_000)
+        before_its_end = told.of(TransferEvent)
+
+    assert [type(event) for event in before_its_end] == [TransferStarted, TransferProgressed]
+    assert before_its_end[-1].done_bytes == 10_000_000
 
 
 def test_an_upload_that_breaks_off_is_over(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Who looks on at the transfers of a task, and tells those who follow the run.
 
-The invariant: a transfer is told of a few times a second, however it is made, and in the process that makes it alone.
+The invariant: a transfer is told of a few times a second, and when all its bytes are through, however it is made, and
+in the process that makes it alone.
 """
 
 from __future__ import annotations
@@ -70,11 +71,15 @@ class _Transfer:
         self._lock = threading.Lock()
 
     def advance(self, size_bytes: int) -> None:
-        """Take that bytes were sent or have arrived; tell of it if that was not done a moment ago."""
+        """Take that bytes were sent or have arrived; tell of it if that was not done a moment ago, or of the last ones.
+
+        Of those nothing else would tell while S3 puts together what was sent.
+        """
         with self._lock:
             self.done_bytes += size_bytes
             instant = time.monotonic()
-            if instant - self._told < _TOLD_S:
+            is_last = self.done_bytes == self._facts["total_bytes"]
+            if instant - self._told < _TOLD_S and not is_last:
                 return
             self._told = instant
         self.tell(TransferProgressed)
