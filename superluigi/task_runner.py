@@ -207,7 +207,8 @@ def run_task(
             recover_abandoned()
             wanted = configuration.progress() if progress is None else progress
             course = Progress(run.run_id)
-            with _reported(page, run, roots, course), _followed(course, wanted):
+            is_async = executor == "async"
+            with _reported(page, run, roots, course, is_async=is_async), _followed(course, wanted):
                 try:
                     with provenance.run(run.run_id), memory.holding(run.memory), workplace.keeping_folders():
                         with telling(run, roots, course):
@@ -353,14 +354,14 @@ def _logging(level: str) -> Iterator[None]:
 
 
 def _reported(
-    page: Path | None, run: Run, roots: list[luigi.Task], progress: Progress
+    page: Path | None, run: Run, roots: list[luigi.Task], progress: Progress, *, is_async: bool
 ) -> contextlib.AbstractContextManager[None]:
     """Keep the events for the report, if there is to be one; the page is there when the block ends."""
     if page is None:
         return contextlib.nullcontext()
     from superluigi.running.report import reported
 
-    return reported(page, run, roots, progress)
+    return reported(page, run, roots, progress, is_async=is_async)
 
 
 @contextlib.contextmanager

@@ -53,6 +53,12 @@ def test_what_runs_at_a_time_in_one_process_is_in_threads() -> None:
     assert [(lane.name, lane.busy_s) for lane in lanes] == [("thread 1", 3), ("thread 2", 2)]
 
 
+def test_what_waits_at_a_time_on_one_loop_is_not_called_threads() -> None:
+    lanes = lanes_of([Stretch("a", 0, 2, HERE), Stretch("b", 1, 3, HERE)], is_async=True)
+
+    assert [lane.name for lane in lanes] == ["async 1", "async 2"]
+
+
 def test_the_longest_chain_leads_back_over_what_ended_last() -> None:
     early, late, aside, last = (Stretch(name, begin, end, HERE) for name, begin, end in
                                 [("early", 0, 1), ("late", 0, 4), ("aside", 4, 6), ("last", 4, 7)])  # fmt: skip

@@ -1,5 +1,6 @@
 """The report of a run: what it says is what the events said, it says nothing else, and it is a page that works."""
 
+import asyncio
 import itertools
 import json
 import logging
@@ -15,7 +16,18 @@ from executor_tasks import Company, FailingOnce, Piece, Whole, notes
 from progress_tasks import SIZE_BYTES, Sent
 from report_tasks import SECRET, Both, Going, GoingNowhere, Opening, Refused
 
-from superluigi import ConfigError, External, TaskEnded, TaskFailedError, TaskPaused, TransferEnded, run_task
+from superluigi import (
+    AtomicTaskWithMetadata,
+    ConfigError,
+    External,
+    NoTarget,
+    Parameter,
+    TaskEnded,
+    TaskFailedError,
+    TaskPaused,
+    TransferEnded,
+    run_task,
+)
 from superluigi.markup import Tone
 from superluigi.pictures import timeline
 
@@ -79,6 +91,25 @@ def test_the_page_says_what_the_events_said(engine: Engine, folder: str, page: P
         assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
     assert read.items["Whole"][8]  # it ended last, so that it ends the longest chain
     assert sum(item[8] for item in read.data["items"]) == 2
+
+
+def test_what_waits_at_once_on_one_loop_is_on_rows_that_are_not_called_threads(page: Path) -> None:
+    begun = {"a": asyncio.Event(), "b": asyncio.Event()}
+
+    class Meeting(AtomicTaskWithMetadata):
+        name: str = Parameter()
+        other: str = Parameter()
+
+        def output(self) -> NoTarget:
+            return NoTarget()
+
+        async def run(self) -> None:
+            begun[self.name].set()
+            await begun[self.other].wait()
+
+    run_task([Meeting(name="a", other="b"), Meeting(name="b", other="a")], executor="async", report=page)
+
+    assert [row[0] for row in Read(page).data["rows"]] == ["async 1", "async 2"]
 
 
 def test_a_failed_run_tells_where_it_failed_and_what_did_not_run(folder: str, page: Path) -> None:

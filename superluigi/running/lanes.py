@@ -47,11 +47,14 @@ class _Group:
     stretches: list[Stretch] = field(default_factory=list)
 
 
-def lanes_of(stretches: Iterable[Stretch]) -> list[Lane]:
-    """Give the rows, and note in each stretch which is its own; those that begin first come first."""
+def lanes_of(stretches: Iterable[Stretch], *, is_async: bool = False) -> list[Lane]:
+    """Give the rows, and note in each stretch which is its own; those that begin first come first.
+
+    With `is_async` what ran here at a time has shared one loop, so that a row is no thread.
+    """
     ordered = sorted(stretches, key=lambda stretch: (stretch.begin_s, stretch.end_s))
     lanes: list[Lane] = []
-    for group in _groups(ordered):
+    for group in _groups(ordered, here="async" if is_async else "thread"):
         rows = assigned([(stretch.begin_s, stretch.end_s) for stretch in group.stretches])
         count = max(rows) + 1
         names = [group.name if count == 1 else f"{group.of_several} {row + 1}" for row in range(count)]
@@ -63,7 +66,7 @@ def lanes_of(stretches: Iterable[Stretch]) -> list[Lane]:
     return lanes
 
 
-def _groups(ordered: Sequence[Stretch]) -> list[_Group]:
+def _groups(ordered: Sequence[Stretch], *, here: str) -> list[_Group]:
     tasks: dict[tuple[str, int | None], set[str]] = defaultdict(set)
     for stretch in ordered:
         tasks[stretch.site.host, stretch.site.process_id].add(stretch.task_id)
@@ -78,7 +81,7 @@ def _groups(ordered: Sequence[Stretch]) -> list[_Group]:
         elif process_id is None:
             names = "not known", "not known"
         elif (host, process_id) == (socket.gethostname(), os.getpid()):
-            names = f"{at}this process", f"{at}thread"
+            names = f"{at}this process", f"{at}{here}"
         elif len(tasks[host, process_id]) > 1:
             names = f"{at}process {process_id}", f"{at}process {process_id}, thread"
         else:  # its own: what is of interest is how many there were at a time

@@ -57,8 +57,13 @@ def path_of(given: object) -> Path:
 
 
 @contextlib.contextmanager
-def reported(path: Path, run: Run, roots: Sequence[luigi.Task], progress: Progress) -> Iterator[None]:
-    """Follow a run, until it has ended; when the block ends, however it does, the page is written in one step."""
+def reported(
+    path: Path, run: Run, roots: Sequence[luigi.Task], progress: Progress, *, is_async: bool
+) -> Iterator[None]:
+    """Follow a run, until it has ended; when the block ends, however it does, the page is written in one step.
+
+    `is_async` says that its tasks share one loop.
+    """
     account = Account()
     progress.follow(account)
     raised: BaseException | None = None
@@ -70,7 +75,8 @@ def reported(path: Path, run: Run, roots: Sequence[luigi.Task], progress: Progre
     finally:
         try:
             with garbage.held_off():
-                page = timeline_page(Telling(account, run, roots, progress.tasks(), raised).timeline())
+                telling = Telling(account, run, roots, progress.tasks(), raised, is_async=is_async)
+                page = timeline_page(telling.timeline())
             files.write_atomically(path, page.encode("utf-8", "backslashreplace"))
             print(f"Report: {path}")  # noqa: T201  (as run_task prints where the outputs are)
         except Exception:  # noqa: BLE001  (a report that fails must not hide how the run ended)

@@ -69,6 +69,8 @@ class Telling:
         roots: Sequence[luigi.Task],
         tasks: dict[str, luigi.Task],
         raised: BaseException | None,
+        *,
+        is_async: bool,
     ) -> None:
         self._account = account
         self._run = run
@@ -80,7 +82,7 @@ class Telling:
         self._ended = account.ended
         self._began = account.ended.at - dt.timedelta(seconds=account.ended.duration_s)
         self._stretches = account.settle(self._began)
-        self._lanes = lanes_of(self._stretches)
+        self._lanes = lanes_of(self._stretches, is_async=is_async)
         self._ran = [told for told in account.tasks.values() if told.tries]
         self._yielders: dict[luigi.Task, list[luigi.Task]] = defaultdict(list)
         for reader, yielded in run.yielded.items():
