@@ -151,8 +151,9 @@ def run_task(
     - `config` (sections of options) and `config_file` hold for the call, and are undone afterwards.
     - `num_workers` above 1 runs so many tasks at a time, each in a process of its own.
     - `executor` runs the tasks on a pool of yours instead: a `concurrent.futures` executor or a function that makes
-      one, a `dask.distributed` client or the address of its scheduler, or `"async"`, where hundreds of tasks with
-      `async def run` wait at once. `num_workers` then bounds the tasks in it, by default what the pool offers.
+      one, a `dask.distributed` client or the address of its scheduler, an executor of `submitit`, or `"async"`, where
+      hundreds of tasks with `async def run` wait at once. `num_workers` then bounds the tasks in it, by default what
+      the pool offers.
     - `local_output` gives the local copies of remote outputs; `force_local_download` fetches them anew.
     - `force` makes the task again, `force_upstream` it and everything it needs, `force_upstream_to_task` and
       `force_upstream_to_task_cls` the named tasks, the task itself and all between. At most one of the four.
@@ -172,7 +173,7 @@ def run_task(
 
     Raises:
         TaskFailedError: a task failed, or data that are made elsewhere are missing. Names each of them.
-        ExecutorError: the pool takes no tasks, or one cannot travel to it.
+        ExecutorError: the pool takes no tasks, no scheduler of Dask answers within 10 s, or a task cannot travel there.
         ConfigError, TaskTypeError, MissingParameterError, UnknownTaskError, CycleError: see there; nothing has run.
     """
     _check_arguments(
