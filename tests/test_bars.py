@@ -26,7 +26,7 @@ from executor_tasks import ColumnError, Failing
 from progress_tasks import AllSaid, Sent
 
 from superluigi import TaskFailedError, run_task
-from superluigi.running import screen
+from superluigi.running import bars, screen
 
 COLUMNS, ROWS = 100, 120
 WAYS = ("here", "forked", "threads", "processes")
@@ -59,8 +59,9 @@ class Terminal:
         os.write(self._leader, text.encode())
 
     def read(self, until: Callable[[list[str]], bool] = lambda _: False) -> list[str]:
-        """Give what is on the screen once that is so, or the program is over."""
+        """Give what is on the screen once that is so, be it for a moment, or the program is over."""
         while not until(self.lines):
+            count = len(self.was_seen)
             try:
                 data = os.read(self._leader, 1 << 16)
             except OSError:  # so Linux says that nobody writes there any more
@@ -70,6 +71,8 @@ class Terminal:
             for piece in re.split(rb"(?=\r)", data):  # each bar, and what is written over one
                 self._stream.feed(piece)
                 self.was_seen.append(self.lines)
+            if (found := next(filter(until, self.was_seen[count:]), None)) is not None:
+                return found
         return self.lines
 
     def close(self) -> None:
@@ -136,6 +139,16 @@ def test_a_debugger_in_a_task_has_the_screen_for_itself(terminal: Callable[..., 
     assert with_a_bar(asked) == []
     assert "after 42" in lines
     assert with_a_bar(lines) == []
+
+
+def test_a_bar_that_comes_back_below_printed_lines_leaves_room_for_what_a_terminal_shows_of_an_interrupt() -> None:
+    written = io.StringIO()
+    show = bars._bar_classes()[1].status_printer(written)
+
+    for text in ("x" * 98, "", "y" * 98):
+        show(text)
+
+    assert written.getvalue().rpartition("\r")[2] == "y" * 98
 
 
 @pytest.mark.parametrize("way", ["here", "forked"])

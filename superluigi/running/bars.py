@@ -228,7 +228,9 @@ def _with_echo(show: Callable[[str], None]) -> Callable[[str], None]:
 
     def show_text(text: str) -> None:
         nonlocal last
-        show(text or (" " * (len(last) + _ECHO) if last else ""))
+        if last and not text:
+            show(" " * (len(last) + _ECHO))
+        show(text)  # of nothing too: tqdm would go on to pad what comes next up to the echo, which then had no room
         last = text
 
     return show_text
