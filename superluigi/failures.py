@@ -27,14 +27,15 @@ import luigi
 
 from superluigi import config, dag, provenance
 from superluigi.errors import FailureInput, Frame, TaskFailure, TaskTypeError, public_name
+from superluigi.origins import INSTALLED
 from superluigi.records import inputs_of
+from superluigi.source import DYNAMIC
 from superluigi.storage import workplace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-_DYNAMIC = "<dynamic-code>"  # as in `source`: the file of a class that was pickled by value
 _FRAME = re.compile(r'^\s*File "(?P<path>.*)", line (?P<line>\d+), in (?P<function>.*)$')
 _MARKS = re.compile(r"^\s*[~^]+\s*$")  # under the part of a line that failed
 _DIED = re.compile(r"died unexpectedly with exit code (?P<code>-?\d+)$")  # in Luigi's worker
@@ -171,11 +172,11 @@ def _of_text(text: str) -> list[Frame]:
 
 
 def _is_of_the_user(path: str, own: str | None) -> bool:
-    if path == _DYNAMIC or (own is not None and path.startswith(own)):
+    if path == DYNAMIC or (own is not None and path.startswith(own)):
         return True
     if path.startswith("<frozen ") or path.startswith(_LIBRARIES):
         return False
-    return not {"site-packages", "dist-packages"} & set(path.split(os.sep))
+    return not INSTALLED & set(path.split(os.sep))
 
 
 def _spelled(*folders: str) -> tuple[str, ...]:
@@ -201,7 +202,7 @@ def _folder_of_package(task_cls: type) -> str | None:
 
 def _with_source(frame: Frame, task: luigi.Task) -> Frame | None:
     """Give a frame with its source, which stays here where a class travels to a pool by value; None if it has none."""
-    if frame.path != _DYNAMIC:
+    if frame.path != DYNAMIC:
         return frame
     for function in _functions_of(type(task)):
         code = function.__code__

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PROGRAM = frozenset({"__main__", "__mp_main__"})  # the latter in a process that was spawned
-_INSTALLED = frozenset({"site-packages", "dist-packages"})
+INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Origin:
     @property
     def root(self) -> Path | None:
         """The folder of the package, or of the module itself; None if unknown, or if it is of what is installed."""
-        if self.folder is None or _INSTALLED.intersection(self.folder.parts):
+        if self.folder is None or INSTALLED.intersection(self.folder.parts):
             return None
         levels = self.name.count(".") + self.is_package
         return self.folder if levels == 0 else self.folder.parents[min(levels, len(self.folder.parents)) - 1]

@@ -40,7 +40,7 @@ _Parsed = TypeVar("_Parsed")
 _PARSE_TRIES = 10
 _IMPORT_NS = 60 * 10**9  # what a module may take from the reading of its source to a class in it: it imports others
 _HOLDERS = ("__wrapped__", "func", "__func__", "fget")
-_DYNAMIC = "<dynamic-code>"  # the file that cloudpickle names from 3.1.3 on; before that, the file of the source
+DYNAMIC = "<dynamic-code>"  # the file that cloudpickle names from 3.1.3 on; before that, the file of the source
 _parsing = open_in_forks(threading.Lock())
 # The file, or cell of a notebook, and the line at which classes of tasks were defined.
 _noted: weakref.WeakKeyDictionary[type, tuple[str, int]] = weakref.WeakKeyDictionary()
@@ -98,7 +98,7 @@ def _has_travelled(item: Any) -> bool:
     """Say whether a function, or a class with its methods, was pickled by value, which leaves the source behind."""
     members = vars(item).values() if isinstance(item, type) else (item,)
     functions = [member for member in map(_plain, members) if isinstance(member, types.FunctionType)]
-    return any(function.__code__.co_filename == _DYNAMIC for function in functions)
+    return any(function.__code__.co_filename == DYNAMIC for function in functions)
 
 
 def source_of(task_cls: type) -> str | None:

@@ -728,7 +728,7 @@ TYPOS = {
     "executor": (["run", "pipeline.SalesTask", "--date", DAY, "--executor", "treads"], "Did you mean threads?"),
     "executor without a port": (
         ["run", "pipeline.SalesTask", "--date", DAY, "--executor", "dask://localhost"],
-        "needs a host and a port",
+        "an address of Dask has a host and a port",
     ),
     "format": (["graph", "pipeline.SalesTask", "--date", DAY, "-o", "x.jpeg"], "x.jpeg does not say which format"),
     "picture without a file": (["graph", "pipeline.SalesTask", "--date", DAY, "--format", "svg"], "-o FILE.svg"),

@@ -733,10 +733,17 @@ def is_untouched(folder: str) -> bool:
 
 @pytest.mark.parametrize("executor", [3, "pool", "localhost:8786", ThreadPoolExecutor, {}], ids=repr)
 def test_what_is_no_pool_is_an_error_that_says_what_is_taken(executor: Any, folder: str) -> None:
-    with pytest.raises(ConfigError, match=r"takes .*tcp://host:8786"):
+    with pytest.raises(ConfigError, match=r"takes .*tcp://host:8786") as caught:
         run_task(Whole(folder=folder), executor=executor)
 
+    assert isinstance(executor, str) or "an executor of submitit" in str(caught.value)
     assert is_untouched(folder)
+
+
+@pytest.mark.parametrize("address", ["tcp://localhost", "dask://localhost:port", "tcp://"])
+def test_a_dask_address_without_a_port_is_told_at_once(address: str, folder: str) -> None:
+    with pytest.raises(ConfigError, match="has a host and a port"):
+        run_task(Whole(folder=folder), executor=address)
 
 
 @pytest.mark.parametrize("num_workers", [0, -1, "4"])

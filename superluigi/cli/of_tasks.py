@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import superluigi
 from superluigi import dag, provenance
@@ -162,21 +161,12 @@ def _executor(options: argparse.Namespace) -> Any:
             raise UsageError(
                 f"--executor is {options.executor!r}, but takes threads, processes, async, or dask://host:port.{meant}"
             )
-        if options.executor is not None and "://" in options.executor and not _names_port(options.executor):
-            raise UsageError(f"--executor is {options.executor!r}, but needs a host and a port: dask://host:8786.")
         return options.executor
     from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
     pool_cls = ThreadPoolExecutor if options.executor == "threads" else ProcessPoolExecutor
     size = options.num_workers or os.cpu_count() or 1
     return lambda: pool_cls(size)
-
-
-def _names_port(address: str) -> bool:
-    try:
-        return urlsplit(address).port is not None
-    except ValueError:
-        return False
 
 
 def plan_options(parser: Parser) -> None:

@@ -20,6 +20,7 @@ from collections import deque
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from luigi.event import Event
 
@@ -274,7 +275,8 @@ def _what_happened(error: BaseException) -> str:
 def pool_of(given: Any) -> Pool:
     """Give the pool for what a user hands to `run_task(executor=...)`.
 
-    An executor, something that makes one when called, a Dask client, the address of a Dask scheduler, or `"async"`.
+    An executor, something that makes one when called, a Dask client, the address of a Dask scheduler, an executor of
+    submitit, or `"async"`.
 
     Raises:
         ConfigError: it is something else.
@@ -298,8 +300,8 @@ def pool_of(given: Any) -> Pool:
             pool.own(made)
             return pool
     message = (
-        f"executor is {given!r}, but takes a concurrent.futures executor, a function that makes one, a "
-        "dask.distributed client or the address of its scheduler (tcp://host:8786), or 'async'."
+        f"executor is {given!r}, but takes a concurrent.futures executor, a function that makes one, an executor of "
+        "submitit, a dask.distributed client or the address of its scheduler (tcp://host:8786), or 'async'."
     )
     raise ConfigError(message)
 
@@ -311,6 +313,9 @@ def _named_pool(name: str) -> Pool:
         message = f"executor is {name!r}, but takes 'async', or an address of Dask such as tcp://host:8786."
         raise ConfigError(message)
     address = name.replace("dask://", "tcp://", 1)
+    if not _names_port(address):  # Dask's client would wait for 20 s more in vain
+        message = f"executor is {name!r}, but an address of Dask has a host and a port, such as tcp://host:8786."
+        raise ConfigError(message)
     try:
         from distributed import Client
     except ImportError as error:
@@ -321,6 +326,13 @@ def _named_pool(name: str) -> Pool:
         message = f"No Dask scheduler answers at {address}: {error}. Start one, or correct the address."
         raise ExecutorError(message) from error
     return _dask_pool(client, release=client.close)
+
+
+def _names_port(address: str) -> bool:
+    try:
+        return urlsplit(address).port is not None
+    except ValueError:
+        return False
 
 
 def _dask_pool(client: Any, release: Callable[[], object] | None) -> Pool:
