@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 
     from mypy_boto3_s3 import S3Client
 
-# No deadline: two cores may be busy with other tests. No database: it would be written beside the sources.
-hypothesis.settings.register_profile("superluigi", deadline=None, database=None)
+# No deadline: two cores may be busy with other tests. No database: it would be written beside the sources. Where a
+# change is checked it does not pass or fail by what is drawn; everywhere else each run draws anew.
+hypothesis.settings.register_profile("superluigi", deadline=None, database=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("superluigi")
 
 pytest_plugins = ["browser", "engines", "measuring"]
