@@ -341,6 +341,18 @@ def test_calls_see_the_configuration_of_the_caller() -> None:
     assert seen == [5] * 8
 
 
+def test_an_interrupt_at_the_moment_when_a_lock_is_taken_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(work: Any) -> None:
+        work.changed.acquire()  # and before the block begins that would give it back:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("superluigi.storage.concurrency._Work.wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_all([lambda: None] * 100_000, max_concurrency=2)
+
+    assert no_threads_of_ours()
+
+
 def test_an_interrupt_stops_what_has_not_begun_and_leaves_no_thread() -> None:
     begun: list[int] = []
     is_interrupted = threading.Event()

@@ -6,6 +6,7 @@ ended, and none of its threads lives; so no thread is there to be missed after a
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import threading
 from collections import deque
@@ -106,5 +107,9 @@ class _Work:
             self.changed.notify_all()
 
     def join(self) -> None:
+        # An interrupt may come when the lock was just taken, and the block that gives it back has not begun.
+        with contextlib.suppress(RuntimeError):  # this thread does not hold it
+            while True:
+                self.changed.release()
         for thread in self.threads:
             thread.join()
