@@ -196,8 +196,10 @@ class Bucket:
 
     def credentials(self) -> Any:
         """Give what boto3's chain has found, with `method` saying where; None if there are none. Never log it."""
-        with _clients_lock, self.translated("GetCredentials", ""):
-            return self._session(self._settings()).get_credentials()
+        with self.translated("GetCredentials", ""):
+            with _clients_lock:
+                session = self._session(self._settings())
+            return session.get_credentials()  # the chain may ask the network: nobody else waits for that
 
     # One object
 
